@@ -1,0 +1,104 @@
+"""How a checkpoint is written: whole or not at all, with the metadata that scoring reads back.
+
+The embedded demo and the framework adapters share this module, so that every checkpoint that vogcore writes names its
+step, epoch and classes in the same three entries of ``metadata_props``:
+
+==========================  ==========================================================
+``vogcore.step``            number of optimiser steps taken, as decimal digits
+``vogcore.epoch``           number of epochs completed, as decimal digits
+``vogcore.class_names``     JSON list of strings, in the order of the logits
+==========================  ==========================================================
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from vogcore.errors import ModelError, SettingsError, StoreError
+
+__all__ = ["CLASS_NAMES_KEY", "EPOCH_KEY", "STEP_KEY", "checkpoint_metadata", "save_checkpoint", "write_atomically"]
+
+STEP_KEY = "vogcore.step"
+EPOCH_KEY = "vogcore.epoch"
+CLASS_NAMES_KEY = "vogcore.class_names"
+
+
+def checkpoint_metadata(
+    step: int | None = None, epoch: int | None = None, class_names: Sequence[str] | None = None
+) -> dict[str, str]:
+    """Entries of ``metadata_props`` for a checkpoint; what is None is left out.
+
+    Raises:
+        SettingsError: ``step`` or ``epoch`` is negative or not an integer, or a class name is not a string.
+    """
+    metadata = {}
+    for key, name, value in ((STEP_KEY, "step", step), (EPOCH_KEY, "epoch", epoch)):
+        if value is None:
+            continue
+        if isinstance(value, bool) or not hasattr(value, "__index__") or value < 0:
+            raise SettingsError(f"{name} of a checkpoint must be an integer of at least 0, not {value!r}.")
+        metadata[key] = str(int(value))
+    if class_names is not None:
+        if isinstance(class_names, str) or not all(isinstance(name, str) for name in class_names):
+            raise SettingsError("class_names must be a list of strings, one for each logit.")
+        metadata[CLASS_NAMES_KEY] = json.dumps(list(class_names), ensure_ascii=False)
+    return metadata
+
+
+def save_checkpoint(model: Any, path: str | os.PathLike[str], metadata: dict[str, str]) -> Path:
+    """Write an ``onnx.ModelProto`` with its weights inside, under its final name only when it is complete.
+
+    Args:
+        model: the ``onnx.ModelProto``; its ``metadata_props`` of the same keys are replaced.
+        path: file to write; an existing one is replaced.
+        metadata: as :func:`checkpoint_metadata` makes it.
+
+    Returns:
+        The path written.
+
+    Raises:
+        ModelError: the model is larger than the 2 GiB that one protobuf file can hold.
+        StoreError: the file cannot be written.
+    """
+    path = Path(path)
+    kept = [(entry.key, entry.value) for entry in model.metadata_props if entry.key not in metadata]
+    del model.metadata_props[:]
+    for key, value in [*kept, *metadata.items()]:
+        model.metadata_props.add(key=key, value=value)
+    try:
+        image = model.SerializeToString(deterministic=True)
+    except Exception as error:  # which class it is depends on protobuf's implementation
+        raise ModelError(
+            f"The checkpoint {path.name} cannot be written as one ONNX file (protobuf holds at most 2 GiB): {error}"
+        ) from error
+    write_atomically(path, image)
+    return path
+
+
+def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
+    """Write a file that is either complete under its name or not there (a kill leaves at most a ``.partial`` file).
+
+    Raises:
+        StoreError: the folder is missing or not writable, or the disk is full; nothing is left behind.
+    """
+    path = Path(path)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        try:
+            with partial.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(partial, path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                partial.unlink()
+            raise
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise StoreError(f"Cannot write {path}: {reason}; choose a writable folder with enough space.") from error
