@@ -1,0 +1,297 @@
+"""HDF5 with every part checked before it is read, so that a damaged or foreign file ends in one clear sentence."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+
+from vogcore.errors import StoreError
+from vogcore.store._paths import reason
+from vogcore.store.schema import FORMAT_MAJOR, FORMAT_VERSION, GRADIENTS_FORMAT, SCORES_FORMAT
+
+__all__ = ["Reader", "encode_strings", "to_json", "write_header"]
+
+# The best that DEFLATE can do is 1032:1; a file that claims more is not believed.
+_MOST_COMPRESSION = 1100
+_KINDS = {
+    SCORES_FORMAT: ("score file", "vogcore.open_scores"),
+    GRADIENTS_FORMAT: ("gradient archive", "vogcore.store.open_gradients"),
+}
+
+
+def encode_strings(values: list[str], what: str) -> npt.NDArray:
+    """Strings as an HDF5 array of fixed-length UTF-8.
+
+    Raises:
+        StoreError: a string holds a NUL character or is not valid Unicode.
+    """
+    try:
+        encoded = [value.encode("utf-8") for value in values]
+    except UnicodeEncodeError as error:
+        raise StoreError(f"Cannot write {what}: {error.object!r} is not valid Unicode; rename it.") from error
+    bad = next((value for value in encoded if b"\0" in value), None)
+    if bad is not None:
+        raise StoreError(f"Cannot write {what}: {bad.decode()!r} holds a NUL character; rename it.")
+    length = max((len(value) for value in encoded), default=1) or 1
+    return np.array(encoded, dtype=f"S{length}").astype(h5py.string_dtype("utf-8", length))
+
+
+def _plain(value: Any) -> Any:
+    """What JSON can hold: NumPy types as Python's, NaN and infinity as null, anything else as its text."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [_plain(item) for item in value]
+    if isinstance(value, (np.ndarray, np.generic)):
+        return _plain(value.tolist())
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else None
+    if value is None or isinstance(value, (bool, int, str)):
+        return value
+    return str(value)
+
+
+def to_json(value: Any) -> str:
+    """JSON text (ASCII) of settings and the like; NaN and infinity become null, odd types their text."""
+    return json.dumps(_plain(value))
+
+
+def write_header(file: h5py.File, kind: str, version: str, created: str, settings: Mapping[str, Any]) -> None:
+    """The root attributes that every file has."""
+    file.attrs["format"] = kind
+    file.attrs["format_version"] = FORMAT_VERSION
+    file.attrs["vogcore_version"] = version
+    file.attrs["created"] = created
+    file.attrs["settings"] = to_json(settings)
+
+
+class Reader:
+    """An HDF5 file of one of our formats, open for reading.
+
+    Attributes:
+        path: the file.
+        file: the open ``h5py.File``.
+
+    Raises:
+        StoreError: missing, not HDF5, truncated, of another format or of a newer major version.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], kind: str) -> None:
+        self.path = Path(path)
+        self.noun, _ = _KINDS[kind]
+        self.file = self._open()
+        try:
+            self._size = self.path.stat().st_size
+            self._check_header(kind)
+        except BaseException:
+            self.file.close()
+            raise
+
+    def _open(self) -> h5py.File:
+        if not self.path.exists():
+            raise StoreError(f"Cannot open {self.path}: there is no such file.")
+        if not self.path.is_file():
+            raise StoreError(f"Cannot open {self.path}: it is not a file; give the name of a {self.noun}.")
+        try:
+            with open(self.path, "rb") as raw:
+                signed = raw.read(8) == b"\x89HDF\r\n\x1a\n"
+        except OSError as error:
+            raise StoreError(f"Cannot open {self.path}: {reason(error)}.") from error
+        if not signed:
+            raise StoreError(f"{self.path} is not an HDF5 file; give the name of a {self.noun}.")
+        try:
+            # A file has its final name only when it is complete, so there is no writer to lock out, and network
+            # file systems without locks work.
+            return h5py.File(self.path, "r", locking=False)
+        except (OSError, RuntimeError) as error:
+            raise self.damaged("HDF5 cannot open it, so it is cut short or was never completed") from error
+
+    def _check_header(self, kind: str) -> None:
+        found = self.string_attribute(self.file, "format", default=None)
+        if found != kind:
+            if found in _KINDS:
+                noun, opener = _KINDS[found]
+                raise StoreError(f"{self.path} is a {noun}, not a {self.noun}; open it with {opener}.")
+            raise StoreError(f"{self.path} is HDF5 but not a {self.noun} of vogcore; give the name of one.")
+        version = self.string_attribute(self.file, "format_version")
+        major, dot, minor = version.partition(".")
+        if not (dot and major.isdecimal() and minor.isdecimal()):
+            raise self.damaged(f"its format_version is {version!r}")
+        writer = self.string_attribute(self.file, "vogcore_version")
+        if int(major) != FORMAT_MAJOR:
+            raise StoreError(
+                f"{self.path} has format version {version} and this vogcore reads {FORMAT_MAJOR}.x; "
+                f"use vogcore {writer} or newer."
+            )
+
+    def damaged(self, what: str) -> StoreError:
+        """The error for a file that is not as the format says."""
+        return StoreError(f"{self.path} is damaged: {what}; write it again or restore it from a copy.")
+
+    @contextlib.contextmanager
+    def guard(self, what: str) -> Iterator[None]:
+        """Turn whatever HDF5, NumPy or JSON raise on a damaged file into a StoreError."""
+        try:
+            yield
+        except (OSError, RuntimeError, KeyError, ValueError, TypeError, OverflowError, MemoryError) as error:
+            raise self.damaged(f"{what} cannot be read ({reason(error)})") from error
+
+    # Attributes
+
+    def string_attribute(self, node: Any, name: str, default: Any = ...) -> Any:
+        """A string attribute; ``default`` where it is missing."""
+        where = f"attribute {name} of {node.name}"
+        with self.guard(where):
+            if name not in node.attrs:
+                if default is ...:
+                    raise self.damaged(f"{where} is missing")
+                return default
+            header = node.attrs.get_id(name)
+            if h5py.check_string_dtype(header.dtype) is None or header.shape != ():
+                raise self.damaged(f"{where} is not a string")
+            value = node.attrs[name]
+            return value.decode("utf-8") if isinstance(value, bytes) else str(value)
+
+    def json_attribute(self, name: str, kind: type, default: Any = ...) -> Any:
+        """A root attribute that holds JSON: an object or an array, as ``kind`` (dict or list) says."""
+        text = self.string_attribute(self.file, name, None if default is not ... else ...)
+        if text is None:
+            return default
+        with self.guard(f"attribute {name} of /"):
+            value = json.loads(text)
+        if not isinstance(value, kind):
+            raise self.damaged(f"attribute {name} of / is not a JSON {'object' if kind is dict else 'array'}")
+        return value
+
+    def number_attribute(self, node: Any, name: str, default: Any = ..., *, rank: int = 0) -> Any:
+        """A numeric attribute: a Python number (rank 0) or an array (rank 1)."""
+        where = f"attribute {name} of {node.name}"
+        with self.guard(where):
+            if name not in node.attrs:
+                if default is ...:
+                    raise self.damaged(f"{where} is missing")
+                return default
+            header = node.attrs.get_id(name)
+            if header.dtype.kind not in "iufb" or len(header.shape) != rank:
+                raise self.damaged(f"{where} is not {'a number' if rank == 0 else 'a list of numbers'}")
+            if math.prod(header.shape) * header.dtype.itemsize > self._size:
+                raise self.damaged(f"{where} is larger than the file")
+            value = np.asarray(node.attrs[name])
+        return value.item() if rank == 0 else value
+
+    # Groups and datasets
+
+    def group(self, path: str) -> Any:
+        """The group at ``path``, or None where nothing is there."""
+        return self._node(path, h5py.Group, "a group")
+
+    def _node(self, path: str, kind: type, noun: str) -> Any:
+        node: Any = self.file
+        with self.guard(path):
+            for part in path.split("/"):
+                link = node.get(part, getlink=True) if isinstance(node, h5py.Group) else None
+                if link is None:
+                    return None
+                if not isinstance(link, h5py.HardLink):
+                    raise self.damaged(f"{path} is a link to another place, not data of this file")
+                node = node[part]
+            if not isinstance(node, kind):
+                raise self.damaged(f"{path} is not {noun}")
+        return node
+
+    def names(self, path: str) -> list[str]:
+        """Names of the members of a group; none where it is missing."""
+        group = self.group(path)
+        with self.guard(path):
+            return [] if group is None else list(group)
+
+    def dataset(
+        self, path: str, types: tuple[str, ...], shape: tuple[int | None, ...] | None, need: bool = True
+    ) -> Any:
+        """A dataset whose header has been checked; its values have not been read yet.
+
+        Args:
+            path: where it is.
+            types: allowed types: NumPy codes without byte order ("f8"), or "S" for fixed-length strings.
+            shape: expected shape, None for a length that may be anything; None alone for any shape.
+            need: False returns None where the dataset is missing, instead of raising.
+        """
+        node = self._node(path, h5py.Dataset, "a dataset")
+        if node is None:
+            if need:
+                raise self.damaged(f"{path} is missing")
+            return None
+        with self.guard(path):
+            self._check_type(path, node, types)
+            actual = node.shape
+            if actual is None:
+                raise self.damaged(f"{path} is empty")
+            if shape is not None and not (
+                len(actual) == len(shape)
+                and all(want in (None, have) for want, have in zip(shape, actual, strict=True))
+            ):
+                expected = "(" + ", ".join("any" if n is None else str(n) for n in shape) + ")"
+                raise self.damaged(f"{path} has shape {actual}, not {expected}")
+            self._check_storage(path, node)
+        return node
+
+    def _check_type(self, path: str, node: h5py.Dataset, types: tuple[str, ...]) -> None:
+        text = h5py.check_string_dtype(node.dtype)
+        if text is not None:
+            found = "S" if text.length is not None else "variable-length strings"
+        else:
+            plain = node.dtype.fields is None and node.dtype.subdtype is None and node.dtype.kind in "iufb"
+            found = f"{node.dtype.kind}{node.dtype.itemsize}" if plain else str(node.dtype)
+        if found not in types:
+            names = " or ".join("fixed-length strings" if t == "S" else str(np.dtype(t)) for t in types)
+            have = "fixed-length strings" if found == "S" else str(node.dtype) if text is None else found
+            raise self.damaged(f"{path} holds {have}, not {names}")
+
+    def _check_storage(self, path: str, node: h5py.Dataset) -> None:
+        """Refuse data kept elsewhere, and sizes that this file cannot hold (nothing is allocated for them)."""
+        creation = node.id.get_create_plist()
+        if creation.get_external_count() or creation.get_layout() == h5py.h5d.VIRTUAL:
+            raise self.damaged(f"{path} keeps its values in another file")
+        size = math.prod(node.shape) * node.dtype.itemsize
+        filtered = creation.get_nfilters() > 0
+        largest = self._size * (_MOST_COMPRESSION if filtered else 1)
+        chunk = math.prod(node.chunks) * node.dtype.itemsize if node.chunks else 0
+        if size > largest or (filtered and chunk > largest):
+            raise self.damaged(f"{path} claims {size} bytes, more than the file can hold")
+        stored = node.id.get_storage_size()
+        if stored < (1 if filtered and size else size if not filtered else 0):
+            raise self.damaged(f"{path} was never written in full")
+
+    def read(self, path: str, dtype: str, shape: tuple[int | None, ...], need: bool = True) -> Any:
+        """All values of a dataset as an array of exactly this type, in native byte order."""
+        node = self.dataset(path, (dtype,), shape, need)
+        if node is None:
+            return None
+        with self.guard(path):
+            return np.asarray(node[()]).astype(np.dtype(dtype), copy=False)
+
+    def read_strings(self, path: str, shape: tuple[int | None, ...]) -> npt.NDArray[np.str_]:
+        """All values of a dataset of fixed-length UTF-8 strings."""
+        node = self.dataset(path, ("S",), shape)
+        with self.guard(path):
+            return np.char.decode(np.asarray(node[()]).astype(f"S{node.dtype.itemsize}"), "utf-8")
+
+    def read_ids(self, n: int | None) -> npt.NDArray:
+        """``examples/id``: int64 or strings."""
+        node = self.dataset("examples/id", ("i8", "S"), (n,))
+        if node.dtype.kind == "i":
+            return np.asarray(self.read("examples/id", "i8", (n,)))
+        return self.read_strings("examples/id", (n,))
+
+    def close(self) -> None:
+        """Close the file."""
+        self.file.close()
