@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from vogcore.store.archive import GradientArchive, GradientWriter, open_gradients
-
     from vogcore.store.scores import (
         CheckpointInfo,
         Companion,

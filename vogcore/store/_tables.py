@@ -15,6 +15,7 @@ from vogcore.store.schema import UNKNOWN
 from vogcore.store.scores import CheckpointInfo
 
 __all__ = [
+    "example_tables",
     "fit",
     "fit_ids",
     "read_checkpoints",
@@ -60,6 +61,27 @@ def fit_ids(ids: Any, n: int) -> npt.NDArray:
     if all(isinstance(value, str) for value in values):
         return encode_strings(values, "examples/id")
     raise StoreError(f"Cannot write examples/id: ids must be int64 or str, not {array.dtype}.")
+
+
+def example_tables(
+    n: int, labels: npt.ArrayLike | None, ids: npt.ArrayLike | None, classes: Sequence[str] | None
+) -> tuple[npt.NDArray, npt.NDArray, list[str], npt.NDArray]:
+    """Ids, labels, class names and class counts of an archive, as they are stored.
+
+    Raises:
+        StoreError: they do not fit N or each other.
+    """
+    fitted = fit("examples/label", np.full(n, UNKNOWN) if labels is None else labels, "<i8", (n,))
+    if fitted.min() < UNKNOWN:
+        raise StoreError(f"Cannot write examples/label: {fitted.min()} is not a class index; -1 means no label.")
+    needed = int(fitted.max()) + 1
+    if classes is None and needed > 1_000_000:
+        raise StoreError(f"Cannot write examples/label: {needed - 1} is too large for a class index.")
+    names = [str(index) for index in range(needed)] if classes is None else list(classes)
+    if needed > len(names):
+        raise StoreError(f"Cannot write examples/label: label {needed - 1} has no name among {len(names)} classes.")
+    count = np.bincount(fitted[fitted >= 0], minlength=len(names)).astype("<i8")
+    return fit_ids(np.arange(n) if ids is None else ids, n), fitted, names, count
 
 
 def write_examples(file: h5py.File, ids: npt.NDArray, labels: npt.NDArray[np.int64]) -> None:
