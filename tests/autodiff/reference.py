@@ -1,0 +1,96 @@
+"""The ONNX reference evaluator in float64, with the operators replaced that it gets wrong or computes in float32."""
+
+from __future__ import annotations
+
+import itertools
+from math import erf
+
+import numpy as np
+import onnx
+from onnx.reference import ReferenceEvaluator
+from onnx.reference.op_run import OpRun
+
+
+class Erf(OpRun):
+    """onnx computes it in float32."""
+
+    def _run(self, x):
+        return (np.vectorize(erf, otypes=[np.float64])(x).astype(x.dtype),)
+
+
+class Gelu(OpRun):
+    """onnx computes its erf in float32."""
+
+    def _run(self, x, approximate="none"):
+        if approximate == "tanh":
+            return (0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3))),)
+        return (0.5 * x * (1 + np.vectorize(erf, otypes=[np.float64])(x / np.sqrt(2))),)
+
+
+class MaxPool(OpRun):
+    """onnx returns wrong Indices for several channels."""
+
+    def _run(
+        self, x, auto_pad=None, ceil_mode=0, dilations=None, kernel_shape=None, pads=None, storage_order=0, strides=None
+    ):
+        n = len(kernel_shape)
+        strides, dilations = strides or [1] * n, dilations or [1] * n
+        pads = list(pads or [0] * 2 * n)
+        extent = [(k - 1) * d + 1 for k, d in zip(kernel_shape, dilations)]
+        size = x.shape[2:]
+        if auto_pad in ("SAME_UPPER", "SAME_LOWER"):
+            out = [-(-i // s) for i, s in zip(size, strides)]
+            total = [max((o - 1) * s + e - i, 0) for o, s, e, i in zip(out, strides, extent, size)]
+            first = [t // 2 if auto_pad == "SAME_UPPER" else t - t // 2 for t in total]
+        else:
+            first = pads[:n]
+            room = [i + b + e - x_ for i, b, e, x_ in zip(size, pads[:n], pads[n:], extent)]
+            out = [(-(-r // s) if ceil_mode else r // s) + 1 for r, s in zip(room, strides)]
+            out = [o - 1 if (o - 1) * s >= i + b else o for o, s, i, b in zip(out, strides, size, first)]
+        flat = np.arange(x.size).reshape(x.shape)
+        y = np.full((*x.shape[:2], *out), -np.inf)
+        indices = np.zeros(y.shape, np.int64)
+        for place in itertools.product(*(range(o) for o in out)):
+            best, where = np.full(x.shape[:2], -np.inf), np.zeros(x.shape[:2], np.int64)
+            for tap in itertools.product(*(range(k) for k in kernel_shape)):
+                at = tuple(p * s + t * d - b for p, s, t, d, b in zip(place, strides, tap, dilations, first))
+                if any(a < 0 or a >= i for a, i in zip(at, size)):
+                    continue
+                value, position = x[(..., *at)], flat[(..., *at)]
+                better = value > best
+                best, where = np.where(better, value, best), np.where(better, position, where)
+            y[(..., *place)], indices[(..., *place)] = best, where
+        return (y.astype(x.dtype), indices)[: len(self.onnx_node.output)]
+
+
+class ConvTranspose(OpRun):
+    """onnx fails for groups with one example; here every group is a call of its own."""
+
+    def _run(self, x, w, b=None, auto_pad=None, dilations=None, group=1, kernel_shape=None, output_padding=None,
+             output_shape=None, pads=None, strides=None):  # fmt: skip
+        n = w.ndim - 2
+        strides, dilations = strides or [1] * n, dilations or [1] * n
+        pads, extra = pads or [0] * 2 * n, output_padding or [0] * n
+        kernel = w.shape[2:]
+        full = [
+            (i - 1) * s + (k - 1) * d + 1 + o for i, s, k, d, o in zip(x.shape[2:], strides, kernel, dilations, extra)
+        ]
+        per = w.shape[1]
+        y = np.zeros((x.shape[0], per * group, *full))
+        for g in range(group):
+            rows = slice(g * w.shape[0] // group, (g + 1) * w.shape[0] // group)
+            for tap in itertools.product(*(range(k) for k in kernel)):
+                part = np.einsum("nc...,cm->nm...", x[:, rows], w[(rows, slice(None), *tap)])
+                at = tuple(
+                    slice(t * d, t * d + (i - 1) * s + 1, s) for t, d, i, s in zip(tap, dilations, x.shape[2:], strides)
+                )
+                y[(slice(None), slice(g * per, (g + 1) * per), *at)] += part
+        y = y[(..., *(slice(b, y.shape[2 + a] - e) for a, (b, e) in enumerate(zip(pads[:n], pads[n:]))))]
+        if b is not None:
+            y = y + b.reshape(1, -1, *[1] * n)
+        return (y.astype(x.dtype),)
+
+
+def evaluator(model: onnx.ModelProto) -> ReferenceEvaluator:
+    """A float64 evaluator of ``model``."""
+    return ReferenceEvaluator(model, new_ops=[Erf, Gelu, MaxPool, ConvTranspose])

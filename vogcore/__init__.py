@@ -1,0 +1,48 @@
+"""vogcore: variance of input gradients (VoG) from ONNX checkpoints.
+
+The names below are resolved on first use, so that ``import vogcore`` costs nothing and a program that only reads
+score files never loads a compiler or an inference engine.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vogcore.autodiff.transform import gradient_model as gradient_model
+    from vogcore.errors import VogcoreError as VogcoreError
+    from vogcore.errors import VogcoreWarning as VogcoreWarning
+    from vogcore.scoring.api import score as score
+    from vogcore.scoring.api import score_gradients as score_gradients
+    from vogcore.store.archive import GradientWriter as GradientWriter
+    from vogcore.store.scores import Scores as Scores
+    from vogcore.store.scores import open_scores as open_scores
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "GradientWriter": "vogcore.store.archive",
+    "Scores": "vogcore.store.scores",
+    "VogcoreError": "vogcore.errors",
+    "VogcoreWarning": "vogcore.errors",
+    "gradient_model": "vogcore.autodiff.transform",
+    "open_scores": "vogcore.store.scores",
+    "score": "vogcore.scoring.api",
+    "score_gradients": "vogcore.scoring.api",
+}
+
+__all__ = [*sorted(_HOME), "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        from importlib import import_module
+
+        value = getattr(import_module(_HOME[name]), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

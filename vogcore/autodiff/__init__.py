@@ -1,0 +1,24 @@
+"""Reverse-mode differentiation of ONNX graphs: a forward model in, a gradient model out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vogcore.autodiff.transform import gradient_model as gradient_model
+    from vogcore.autodiff.transform import vjp_model as vjp_model
+
+__all__ = ["OF", "gradient_model", "vjp_model"]
+
+OF = ("logit", "probability", "log-probability", "loss", "margin", "centred-logit")
+"""What can be differentiated; see :func:`vogcore.gradient_model`."""
+
+_HOME = {"gradient_model": "vogcore.autodiff.transform", "vjp_model": "vogcore.autodiff.transform"}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        from importlib import import_module
+
+        return getattr(import_module(_HOME[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,154 @@
+"""The reverse sweep. It knows no operator: it walks the path, adds cotangents, and undoes broadcasting."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import onnx_ir as ir
+
+from vogcore.autodiff.registry import NO_GRADIENT, RULES, Call, qualified_name
+from vogcore.errors import ModelError, UnsupportedOpError
+from vogcore.graph.emit import Emitter
+from vogcore.graph.prepare import node_name
+from vogcore.graph.shapes import dims, is_float, same_dim
+
+__all__ = ["backward", "path_nodes", "unbroadcast"]
+
+
+def path_nodes(graph: ir.Graph, sources: Sequence[ir.Value], sinks: Sequence[ir.Value]) -> list[ir.Node]:
+    """Nodes through which a floating-point change of ``sources`` reaches ``sinks``, in graph order."""
+    active = set(sources)
+    forward = []
+    for node in graph:
+        reached = any(value in active for value in node.inputs if value is not None)
+        if reached and qualified_name(node) not in NO_GRADIENT:
+            outputs = [value for value in node.outputs if value.type is None or is_float(value)]
+            if outputs:
+                active.update(outputs)
+                forward.append(node)
+    needed = set(sinks)
+    path = []
+    for node in reversed(forward):
+        if any(value in needed for value in node.outputs):
+            needed.update(value for value in node.inputs if value is not None and value in active)
+            path.append(node)
+    return path[::-1]
+
+
+def backward(
+    emit: Emitter, seeds: Mapping[ir.Value, ir.Value], sources: Sequence[ir.Value]
+) -> dict[ir.Value, ir.Value]:
+    """Append the reverse sweep from ``seeds`` to ``sources``.
+
+    Reverse-mode accumulation (Griewank & Walther 2008, section 3.2): the cotangent of a value is the sum over its
+    uses of the cotangents that the rules of those uses return.
+
+    Args:
+        emit: emitter on the forward graph.
+        seeds: output -> its cotangent, of the same shape.
+        sources: the values whose cotangents are wanted.
+
+    Returns:
+        source -> cotangent, of the same shape and type.
+
+    Raises:
+        UnsupportedOpError: an operator on the path has no rule.
+        ModelError: an output does not depend on a source.
+    """
+    path = path_nodes(emit.graph, sources, list(seeds))
+    _require_rules(path)
+    active = set(sources) | {value for node in path for value in node.outputs}
+    pending: dict[ir.Value, list[ir.Value]] = {value: [seed] for value, seed in seeds.items()}
+    stop = set(sources)
+    for node in reversed(path):
+        cotangents = tuple(_collect(emit, pending, value) for value in node.outputs)
+        if all(cotangent is None for cotangent in cotangents):
+            continue
+        wanted = tuple(value is not None and value in active and _can_change(value) for value in node.inputs)
+        emit.scope = f"vogcore/{node_name(node)}"
+        entry = RULES[qualified_name(node)]
+        results = entry.function(Call(node, emit, cotangents, wanted))
+        for value, want, result in zip(node.inputs, wanted, results, strict=False):
+            if value is None or not want or result is None:
+                continue
+            if entry.broadcasts:
+                result = unbroadcast(emit, result, node.outputs[0], value)
+            # A rule may hand on a cotangent it was given, whose shape is known already.
+            result.shape = result.shape if result.shape is not None else value.shape
+            result.type = result.type if result.type is not None else value.type
+            pending.setdefault(value, []).append(result)
+    emit.scope = "vogcore"
+    gradients = {}
+    for source in stop:
+        total = _collect(emit, pending, source)
+        if total is None:
+            sinks = ", ".join(repr(value.name) for value in seeds)
+            raise ModelError(f"The output {sinks} does not depend on {source.name!r}, so there is nothing to score.")
+        gradients[source] = total
+    return gradients
+
+
+def unbroadcast(emit: Emitter, cotangent: ir.Value, output: ir.Value, target: ir.Value) -> ir.Value:
+    """Sum a cotangent of the shape of ``output`` over the axes along which ``target`` was broadcast to it."""
+    wide, narrow = dims(output), dims(target)
+    if wide is None or narrow is None:
+        return _unbroadcast_at_run_time(emit, cotangent, output, target)
+    lead = len(wide) - len(narrow)
+    axes = list(range(lead))
+    for offset, size in enumerate(narrow):
+        other = wide[lead + offset]
+        if same_dim(size, other) or (isinstance(size, int) and size != 1):
+            continue
+        if size != 1:  # a symbol against something else: it may be one or not
+            return _unbroadcast_at_run_time(emit, cotangent, output, target)
+        axes.append(lead + offset)
+    if not axes:
+        return cotangent
+    if lead == 0:
+        return emit.op("ReduceSum", cotangent, emit.ints(*axes), keepdims=1, like=target)
+    if len(axes) == lead:
+        return emit.op("ReduceSum", cotangent, emit.ints(*axes), keepdims=0, like=target)
+    return emit.reshape_like(emit.op("ReduceSum", cotangent, emit.ints(*axes), keepdims=1), target)
+
+
+def _unbroadcast_at_run_time(emit: Emitter, cotangent: ir.Value, output: ir.Value, target: ir.Value) -> ir.Value:
+    """The same when sizes are only known at run time: the axes to sum over are computed in the graph."""
+    wide, narrow = emit.shape(output), emit.shape(target)
+    missing = emit.op("Sub", emit.op("Shape", wide), emit.op("Shape", narrow))
+    ones = emit.filled(missing, 1, ir.DataType.INT64)
+    aligned = emit.op("Concat", ones, narrow, axis=0)
+    differs = emit.typed(ir.DataType.BOOL, "Not", emit.typed(ir.DataType.BOOL, "Equal", aligned, wide))
+    axes = emit.op("Reshape", emit.typed(ir.DataType.INT64, "NonZero", differs), emit.ints(-1))
+    summed = emit.op("ReduceSum", cotangent, axes, keepdims=1, noop_with_empty_axes=1)
+    return emit.op("Reshape", summed, narrow, like=target)
+
+
+def _collect(emit: Emitter, pending: dict[ir.Value, list[ir.Value]], value: ir.Value) -> ir.Value | None:
+    parts = pending.pop(value, [])
+    if not parts:
+        return None
+    total = parts[0]
+    for part in parts[1:]:
+        total = emit.op("Add", total, part, like=value)
+    return total
+
+
+def _can_change(value: ir.Value) -> bool:
+    return value.type is None or is_float(value)
+
+
+def _require_rules(path: Sequence[ir.Node]) -> None:
+    unknown = [node for node in path if qualified_name(node) not in RULES]
+    if not unknown:
+        return
+    node = unknown[0]
+    op, name = qualified_name(node), node_name(node)
+    others = sorted({qualified_name(other) for other in unknown} - {op})
+    also = f" (also without a rule in this model: {', '.join(others)})" if others else ""
+    raise UnsupportedOpError(
+        f"{op} node {name!r} lies between the input and the logits and vogcore has no gradient rule for {op}{also}; "
+        "export the model with other operators, or compute gradients in the training framework and "
+        "pass them to vogcore.score_gradients.",
+        op=op,
+        node=name,
+    )

@@ -1,0 +1,139 @@
+"""The table of gradient rules.
+
+An operator is in one of three states, which must not be confused: it has a *rule*; it has *no gradient* (its output
+is integer, boolean, or piecewise constant, so the derivative is zero wherever it exists); or it is *unknown*, which
+is an error that names it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+import onnx_ir as ir
+
+from vogcore.errors import UnsupportedOpError
+from vogcore.graph.emit import Emitter
+from vogcore.graph.prepare import node_name
+from vogcore.graph.shapes import rank
+
+__all__ = ["NO_GRADIENT", "RULES", "Call", "Rule", "qualified_name", "rule"]
+
+Cotangents: TypeAlias = "Sequence[ir.Value | None]"
+
+
+@dataclass
+class Call:
+    """One node of the forward graph, as its gradient rule sees it."""
+
+    node: ir.Node
+    emit: Emitter
+    cotangents: tuple[ir.Value | None, ...]
+    """Cotangent of every output; None where nothing downstream depends on that output."""
+    wanted: tuple[bool, ...]
+    """For every input: does its cotangent have to be computed?"""
+
+    @property
+    def dy(self) -> ir.Value:
+        """Cotangent of the first output."""
+        if self.cotangents[0] is None:
+            raise self.unsupported("only a secondary output of it is used")
+        return self.cotangents[0]
+
+    @property
+    def x(self) -> ir.Value:
+        """First input."""
+        return self.input(0)
+
+    @property
+    def y(self) -> ir.Value:
+        """First output."""
+        return self.node.outputs[0]
+
+    def input(self, index: int) -> ir.Value:
+        """Input ``index``, which the operator requires."""
+        value = self.node.inputs[index]
+        if value is None:
+            raise self.unsupported(f"its input {index} is missing")
+        return value
+
+    def optional(self, index: int) -> ir.Value | None:
+        """Input ``index``, or None where it is left out."""
+        return self.node.inputs[index] if index < len(self.node.inputs) else None
+
+    def known(self, index: int) -> np.ndarray | None:
+        """Content of input ``index`` where it is a constant."""
+        return self.emit.known(self.optional(index))
+
+    def attribute(self, name: str, default: Any = None) -> Any:
+        """Value of an attribute as a plain Python object."""
+        attribute = self.node.attributes.get(name)
+        if attribute is None:
+            return default
+        value = attribute.value
+        return list(value) if isinstance(value, tuple | list) else value
+
+    def rank_of(self, value: ir.Value) -> int:
+        """Rank of ``value``, which the rule cannot do without."""
+        known = rank(value)
+        if known is None:
+            raise self.unsupported(f"the rank of {value.name!r} is not known; run ONNX shape inference on the model")
+        return known
+
+    def unsupported(self, why: str) -> UnsupportedOpError:
+        """The error for a use of the operator that its rule does not cover."""
+        op, name = qualified_name(self.node), node_name(self.node)
+        return UnsupportedOpError(f"{op} node {name!r} cannot be differentiated: {why}.", op=op, node=name)
+
+
+RuleFunction: TypeAlias = Callable[[Call], Cotangents]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How an operator passes cotangents from its outputs to its inputs."""
+
+    function: RuleFunction
+    broadcasts: bool
+    """The cotangents that the function returns have the shape of the output; the engine sums them over the axes
+    along which the input was broadcast."""
+
+
+RULES: dict[str, Rule] = {}
+"""Operator name (with its domain in front where that is not the default one) -> rule."""
+
+NO_GRADIENT: frozenset[str] = frozenset(
+    {
+        "And", "ArgMax", "ArgMin", "BitShift", "BitwiseAnd", "BitwiseNot", "BitwiseOr", "BitwiseXor", "Ceil",
+        "Constant", "ConstantOfShape", "Equal", "EyeLike", "Floor", "Greater", "GreaterOrEqual", "IsInf",
+        "IsNaN", "Less", "LessOrEqual", "Multinomial", "NonZero", "Not", "OneHot", "Or", "RandomNormal",
+        "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Range", "Round", "Shape", "Sign", "Size",
+        "Unique", "Xor"
+    }
+)  # fmt: skip
+"""Operators whose output does not change with a small change of a floating-point input."""
+
+
+def rule(*ops: str, broadcasts: bool = False) -> Callable[[RuleFunction], RuleFunction]:
+    """Register a function as the rule of one or more operators."""
+
+    def register(function: RuleFunction) -> RuleFunction:
+        for op in ops:
+            if op in RULES or op in NO_GRADIENT:
+                raise ValueError(f"{op} is registered already")
+            RULES[op] = Rule(function, broadcasts)
+        return function
+
+    return register
+
+
+def qualified_name(node: ir.Node) -> str:
+    """Operator name, with the domain in front where it is not the default one."""
+    return node.op_type if node.domain in ("", "ai.onnx") else f"{node.domain}.{node.op_type}"
+
+
+def sorted_ops(ops: Iterable[str]) -> str:
+    """Operators as messages list them."""
+    return ", ".join(sorted(ops))

@@ -1,0 +1,188 @@
+"""Convolution: the gradient with respect to its input.
+
+For Y = conv(X, W) with stride s, dilation d, padding p and groups g, dX is the transposed convolution of dY with W
+(Dumoulin & Visin 2016, section 4). With stride 1 that is again an ordinary convolution, of dY with W flipped in space
+and with its input and output channels exchanged, which ONNX Runtime runs faster on the CPU. The flipped weights are
+written as nodes on the weights themselves: ONNX Runtime folds them when it loads the graph, and the file holds every
+weight once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from vogcore.autodiff.registry import Call, Cotangents, rule
+from vogcore.autodiff.rules.shape import END
+from vogcore.graph.shapes import dims, static_dims
+
+
+@dataclass(frozen=True)
+class Window:
+    """Geometry of a sliding window, one entry for each spatial axis."""
+
+    kernel: tuple[int, ...]
+    strides: tuple[int, ...]
+    dilations: tuple[int, ...]
+    begin: tuple[int, ...]
+    end: tuple[int, ...]
+
+    @property
+    def extent(self) -> tuple[int, ...]:
+        """Number of input positions that a dilated kernel spans."""
+        return tuple((k - 1) * d + 1 for k, d in zip(self.kernel, self.dilations))
+
+    @property
+    def pads(self) -> list[int]:
+        """Padding as ONNX writes it: all begins, then all ends."""
+        return [*self.begin, *self.end]
+
+
+def window(call: Call, kernel: tuple[int, ...]) -> Window:
+    """Read strides, dilations and padding of a node; ``auto_pad`` is resolved where the input size is known."""
+    n = len(kernel)
+    strides = tuple(call.attribute("strides", [1] * n))
+    dilations = tuple(call.attribute("dilations", [1] * n))
+    pads = call.attribute("pads", [0] * 2 * n)
+    auto = call.attribute("auto_pad", "NOTSET")
+    extent = [(k - 1) * d + 1 for k, d in zip(kernel, dilations)]
+    if auto == "VALID":
+        pads = [0] * 2 * n
+    elif auto in ("SAME_UPPER", "SAME_LOWER"):
+        if all(s == 1 for s in strides):
+            totals = [e - 1 for e in extent]
+        else:
+            sizes = static_dims(call.x, range(2, 2 + n))
+            if sizes is None:
+                raise call.unsupported(f"auto_pad={auto} with a stride needs a known image size")
+            totals = [max((-(-i // s) - 1) * s + e - i, 0) for i, s, e in zip(sizes, strides, extent)]
+        small, large = [t // 2 for t in totals], [t - t // 2 for t in totals]
+        pads = [*small, *large] if auto == "SAME_UPPER" else [*large, *small]
+    return Window(kernel, strides, dilations, tuple(pads[:n]), tuple(pads[n:]))
+
+
+def transposed(call: Call, dy: ir.Value, weight: ir.Value, geometry: Window, group: int, like: ir.Value) -> ir.Value:
+    """Transposed convolution of ``dy`` whose result has the spatial size of ``like``."""
+    emit, n = call.emit, len(geometry.kernel)
+    common: dict[str, Any] = {"strides": list(geometry.strides), "dilations": list(geometry.dilations), "group": group}
+    sizes = static_dims(like, range(2, 2 + n))
+    if sizes is not None:
+        # Positions at the end that no window reached because the stride did not divide.
+        rest = [
+            (i + b + e - x) % s
+            for i, b, e, x, s in zip(sizes, geometry.begin, geometry.end, geometry.extent, geometry.strides)
+        ]
+        ends = [e - r for e, r in zip(geometry.end, rest)]
+        if min(ends) >= 0:  # giving up end padding instead of asking for output_padding keeps every provider's kernel
+            return emit.op("ConvTranspose", dy, weight, pads=[*geometry.begin, *ends], **common)
+        return emit.op("ConvTranspose", dy, weight, pads=geometry.pads, output_padding=rest, **common)
+    full = emit.op("ConvTranspose", dy, weight, **common)
+    spatial = emit.op("Slice", emit.shape(like), emit.ints(2), emit.ints(END))
+    reached = emit.op("Slice", emit.op("Shape", full), emit.ints(2), emit.ints(END))
+    begin, end = emit.ints(*geometry.begin), emit.ints(*geometry.end)
+    padded = emit.op("Add", emit.op("Add", spatial, begin), end)
+    missing = emit.op("Concat", emit.ints(*[0] * n), emit.op("Sub", padded, reached), axis=0)
+    axes = emit.ints(*range(2, 2 + n))
+    grown = emit.op("Pad", full, missing, emit.scalar(0.0, like), axes)
+    return emit.op("Slice", grown, begin, emit.op("Add", begin, spatial), axes)
+
+
+def _flipped(call: Call, weight: ir.Value, group: int) -> ir.Value:
+    """Weights (M, C/g, k...) as (C, M/g, k...), reversed along every spatial axis."""
+    emit = call.emit
+    sizes = static_dims(weight)
+    n = call.rank_of(weight) - 2
+    if group == 1:
+        swapped = emit.op("Transpose", weight, perm=[1, 0, *range(2, n + 2)])
+    else:
+        assert sizes is not None
+        m, c, *kernel = sizes
+        apart = emit.op("Reshape", weight, emit.ints(group, m // group, c, *kernel))
+        exchanged = emit.op("Transpose", apart, perm=[0, 2, 1, *range(3, n + 3)])
+        swapped = emit.op("Reshape", exchanged, emit.ints(group * c, m // group, *kernel))
+    if sizes is not None and all(size == 1 for size in sizes[2:]):
+        return swapped
+    axes = range(2, n + 2)
+    lowest = np.iinfo(np.int64).min
+    return emit.op(
+        "Slice", swapped, emit.ints(*[-1] * n), emit.ints(*[lowest] * n), emit.ints(*axes), emit.ints(*[-1] * n)
+    )
+
+
+@rule("Conv")
+def conv(call: Call) -> Cotangents:
+    """dX = transposed convolution of dY with W; dB = dY summed over examples and positions."""
+    emit, x, weight = call.emit, call.x, call.input(1)
+    if call.wanted[1]:
+        raise call.unsupported("its weights depend on the input, and only gradients with respect to X are known")
+    sizes = static_dims(weight)
+    kernel = call.attribute("kernel_shape") or (sizes[2:] if sizes is not None else None)
+    if kernel is None:
+        raise call.unsupported("the shape of its weights is not known")
+    group = call.attribute("group", 1)
+    geometry = window(call, tuple(kernel))
+    dx = db = None
+    if call.wanted[0]:
+        pads = [e - 1 - p for e, p in zip(geometry.extent * 2, geometry.pads)]
+        if all(s == 1 for s in geometry.strides) and min(pads) >= 0 and (group == 1 or sizes is not None):
+            flipped = _flipped(call, weight, group)
+            dx = emit.op(
+                "Conv",
+                call.dy,
+                flipped,
+                dilations=list(geometry.dilations),
+                group=group,
+                pads=pads,
+                kernel_shape=list(kernel),
+            )
+        else:
+            dx = transposed(call, call.dy, weight, geometry, group, x)
+    if len(call.wanted) > 2 and call.wanted[2]:
+        n = len(kernel)
+        db = emit.op("ReduceSum", call.dy, emit.ints(0, *range(2, 2 + n)), keepdims=0)
+    return [dx, None, db][: len(call.node.inputs)]
+
+
+@rule("ConvTranspose")
+def conv_transpose(call: Call) -> Cotangents:
+    """Y is a transposed convolution of X, so dX is the ordinary convolution of dY with the same weights."""
+    emit, weight = call.emit, call.input(1)
+    if call.wanted[1] or (len(call.wanted) > 2 and call.wanted[2]):
+        raise call.unsupported("its weights depend on the input, and only gradients with respect to X are known")
+    if call.attribute("auto_pad", "NOTSET") not in ("NOTSET", "VALID") or call.attribute("output_shape"):
+        raise call.unsupported("auto_pad and output_shape are not covered; export it with explicit pads")
+    sizes = static_dims(weight)
+    kernel = call.attribute("kernel_shape") or (sizes[2:] if sizes is not None else None)
+    if kernel is None:
+        raise call.unsupported("the shape of its weights is not known")
+    geometry = window(call, tuple(kernel))
+    # output_padding added positions at the end that came from no window: leave them out again.
+    extra = call.attribute("output_padding", [0] * len(kernel))
+    pads = [*geometry.begin, *(e - o for e, o in zip(geometry.end, extra))]
+    dy = call.dy
+    if min(pads) < 0:
+        cut = [max(-p, 0) for p in pads[len(kernel) :]]
+        axes = [axis + 2 for axis, c in enumerate(cut) if c]
+        dy = emit.op("Slice", dy, emit.ints(*[0] * len(axes)), emit.ints(*(-c for c in cut if c)), emit.ints(*axes))
+        pads = [max(p, 0) for p in pads]
+    result = emit.op(
+        "Conv",
+        dy,
+        weight,
+        strides=list(geometry.strides),
+        dilations=list(geometry.dilations),
+        group=call.attribute("group", 1),
+        pads=pads,
+    )
+    return [result]
+
+
+def spatial_rank(call: Call) -> int:
+    """Number of spatial axes of the first input."""
+    sizes = dims(call.x)
+    if sizes is None:
+        raise call.unsupported("the rank of its input is not known")
+    return len(sizes) - 2

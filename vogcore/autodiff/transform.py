@@ -1,0 +1,183 @@
+"""From a forward model to a gradient model: the public face of the differentiator."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+
+import onnx
+import onnx_ir as ir
+import onnx_ir.passes.common as passes
+
+from vogcore.autodiff import OF, head
+from vogcore.autodiff import rules as _rules  # noqa: F401 - fills the table
+from vogcore.autodiff.backward import backward
+from vogcore.errors import ModelError, SettingsError
+from vogcore.graph.emit import Emitter
+from vogcore.graph.load import ModelLike, describe, load_model
+from vogcore.graph.logits import find_logits, flatten_classes
+from vogcore.graph.prepare import prepare
+from vogcore.graph.shapes import is_float
+
+__all__ = ["GRADIENT", "TARGET", "gradient_model", "vjp_model"]
+
+TARGET = "vogcore_target"
+"""Name of the added input: class index of every example, int64 (N,)."""
+GRADIENT = "vogcore_gradient"
+"""Name of the added output: the gradient, with the shape and type of what it is taken with respect to."""
+COTANGENT = "vogcore_cotangent"
+
+
+def gradient_model(
+    model: ModelLike, *, of: str = "logit", wrt: str | None = None, output: str | None = None
+) -> onnx.ModelProto:
+    """Turn a forward ONNX classifier into a model that also computes the input gradient.
+
+    Reverse-mode differentiation from ONNX to ONNX; the result needs nothing but an ONNX runtime. A Softmax or
+    LogSoftmax at the end of the model is looked through, so that the *pre-softmax* logit is differentiated, as in
+    Agarwal, D'souza & Hooker, "Estimating Example Difficulty using Variance of Gradients" (CVPR 2022).
+
+    Args:
+        model: path, bytes or proto of a classifier whose logits have shape (N, C).
+        of: the scalar of each example that is differentiated at its target class y: ``"logit"`` (z_y),
+            ``"probability"``, ``"log-probability"``, ``"loss"`` (cross-entropy), ``"margin"`` (z_y minus the largest
+            other logit) or ``"centred-logit"`` (z_y minus the mean logit).
+        wrt: name of the float tensor to differentiate with respect to; by default the model's only input. Any
+            floating-point value in the graph will do, an embedding's output for example.
+        output: name of the output that holds the class scores, where the model has several.
+
+    Returns:
+        A model with the inputs of ``model`` plus ``vogcore_target`` (N,) int64, and two outputs: the logits (N, C),
+        under the name they have in ``model``, and ``vogcore_gradient``, with the shape and type of ``wrt``. Its
+        ``metadata_props`` record ``vogcore.of``, ``vogcore.wrt`` and ``vogcore.logits``.
+
+    Raises:
+        ModelError: the model cannot be read, is in training mode, or leaves a choice open that must be made.
+        UnsupportedOpError: an operator between ``wrt`` and the logits has no gradient rule.
+        SettingsError: ``of`` is not one of the above.
+    """
+    if of not in OF:
+        raise SettingsError(f"of={of!r} is not known; choose one of {', '.join(OF)}.")
+    with _named(model):
+        prepared = prepare(load_model(model))
+        graph = prepared.graph
+        _refuse_taken_names(graph, (TARGET, GRADIENT))
+        source = _choose_source(graph, wrt)
+        found = find_logits(graph, output)
+        emit = Emitter(graph)
+        logits = flatten_classes(emit, found.logits)
+        target = ir.Value(name=TARGET, shape=ir.Shape([_batch(source)]), type=ir.TensorType(ir.DataType.INT64))
+        graph.inputs.append(target)
+        cotangent = head.seed(emit, of, logits, target)
+        gradient = backward(emit, {logits: cotangent}, [source])[source]
+        outputs = [logits, _output(emit, gradient, source, GRADIENT)]
+        result = _finish(prepared, outputs)
+    props = {"vogcore.of": of, "vogcore.wrt": source.name or "", "vogcore.logits": logits.name or ""}
+    onnx.helper.set_model_props(result, {**{p.key: p.value for p in result.metadata_props}, **props})
+    return result
+
+
+def vjp_model(model: ModelLike, wrt: Sequence[str], output: str | None = None) -> onnx.ModelProto:
+    """Vector-Jacobian products of any graph: the caller supplies the cotangent of an output.
+
+    Args:
+        model: path, bytes or proto of any ONNX model.
+        wrt: names of the float tensors to differentiate with respect to.
+        output: name of the output; by default the first one.
+
+    Returns:
+        A model with the inputs of ``model`` plus ``vogcore_cotangent`` (shape and type of the output), and as outputs
+        the output itself, then one ``vogcore_gradient_<i>`` for each name in ``wrt``.
+
+    Raises:
+        ModelError, UnsupportedOpError: as for :func:`gradient_model`.
+    """
+    with _named(model):
+        prepared = prepare(load_model(model))
+        graph = prepared.graph
+        sources = [_choose_source(graph, name) for name in wrt]
+        chosen = next((value for value in graph.outputs if output is None or value.name == output), None)
+        if chosen is None:
+            raise ModelError(f"The model has no output {output!r}.")
+        emit = Emitter(graph)
+        cotangent = ir.Value(name=COTANGENT, shape=chosen.shape, type=chosen.type)
+        graph.inputs.append(cotangent)
+        gradients = backward(emit, {chosen: cotangent}, sources)
+        outputs = [chosen]
+        outputs += [_output(emit, gradients[s], s, f"{GRADIENT}_{i}") for i, s in enumerate(sources)]
+        return _finish(prepared, outputs)
+
+
+def _choose_source(graph: ir.Graph, wrt: str | None) -> ir.Value:
+    inputs = list(graph.inputs)
+    if wrt is not None:
+        values = {value.name: value for value in [*inputs, *graph.initializers.values()]}
+        values |= {value.name: value for node in graph for value in node.outputs}
+        if wrt not in values:
+            raise ModelError(f"The model has no value named {wrt!r} to differentiate with respect to.")
+        if not is_float(values[wrt]):
+            raise ModelError(
+                f"{wrt!r} has type {_type(values[wrt])}, and only floating-point values have gradients; choose the "
+                "output of the embedding or another float tensor."
+            )
+        return values[wrt]
+    if len(inputs) != 1:
+        listed = ", ".join(f"{value.name!r} ({_type(value)})" for value in inputs)
+        raise ModelError(
+            f"The model has {len(inputs)} inputs ({listed}); choose what to differentiate with respect to "
+            "(wrt=..., on the command line --wrt), and fold the others into the model."
+        )
+    if not is_float(inputs[0]):
+        raise ModelError(
+            f"The input {inputs[0].name!r} has type {_type(inputs[0])}, and only floating-point values have gradients; "
+            "choose the output of the embedding or of the conversion to float (wrt=..., on the command line --wrt)."
+        )
+    return inputs[0]
+
+
+def _output(emit: Emitter, gradient: ir.Value, source: ir.Value, name: str) -> ir.Value:
+    # Identity gives the gradient its public name without renaming a value that may have other uses.
+    result = emit.op("Identity", gradient, like=source)
+    result.name = name
+    return result
+
+
+def _finish(prepared: ir.Model, outputs: Sequence[ir.Value]) -> onnx.ModelProto:
+    prepared.graph.outputs.clear()
+    prepared.graph.outputs.extend(outputs)
+    passes.RemoveUnusedNodesPass()(prepared)
+    prepared.producer_name = "vogcore"
+    return ir.to_proto(prepared)
+
+
+def _refuse_taken_names(graph: ir.Graph, names: Sequence[str]) -> None:
+    taken = {value.name for value in graph.inputs} | {value.name for node in graph for value in node.outputs}
+    for name in names:
+        if name in taken:
+            raise ModelError(
+                f"The model already has a value named {name!r}; is it a gradient model? Give the forward one."
+            )
+
+
+def _batch(value: ir.Value) -> int | str | None:
+    if value.shape is None or len(value.shape) == 0:
+        return None
+    size = value.shape[0]
+    return size if isinstance(size, int) else size.value
+
+
+def _type(value: ir.Value) -> str:
+    return value.dtype.name.lower() if value.dtype is not None else "unknown"
+
+
+@contextlib.contextmanager
+def _named(model: ModelLike):  # type: ignore[no-untyped-def]
+    """Put the model's path in front of a message that does not name it."""
+    try:
+        yield
+    except ModelError as error:
+        name = describe(model)
+        if name == "the model" or name in str(error):
+            raise
+        error.args = (f"{name}: {error}",)
+        raise

@@ -1,0 +1,96 @@
+"""Bring a forward model into the form that differentiation works on.
+
+Requires: a model that :func:`vogcore.graph.load.load_model` accepts.
+Ensures: default-domain opset of at least 18; no local functions, no Constant nodes, no initializers among the inputs,
+no nodes that the outputs do not need; shapes inferred as far as ONNX can; evaluation mode.
+"""
+
+from __future__ import annotations
+
+import logging
+
+import onnx
+import onnx_ir as ir
+import onnx_ir.passes.common as passes
+from onnx import shape_inference, version_converter
+
+from vogcore.errors import ModelError
+from vogcore.graph.shapes import constant
+
+__all__ = ["MINIMUM_OPSET", "node_name", "prepare"]
+
+MINIMUM_OPSET = 18
+"""Oldest opset that gradient rules emit. At 17 and 18 the CUDA provider has a kernel for every op they use."""
+
+# onnx-ir tells about every value it could not lift or fold; none of it concerns the user of a gradient graph.
+logging.getLogger("onnx_ir").setLevel(logging.ERROR)
+
+
+def node_name(node: ir.Node) -> str:
+    """How messages call a node: its name, or that of its first output."""
+    return node.name or (node.outputs[0].name if node.outputs else "") or "(unnamed)"
+
+
+def prepare(model: onnx.ModelProto) -> ir.Model:
+    """Return an in-memory copy of ``model`` ready for differentiation; ``model`` is left as it is.
+
+    Raises:
+        ModelError: the opset cannot be raised to 18, or a node was left in training mode.
+    """
+    model = _raise_opset(model)
+    if model.functions:
+        # Inlining first lets shape inference see into the bodies.
+        inlined = ir.from_proto(model)
+        passes.InlinePass()(inlined)
+        model = ir.to_proto(inlined)
+    model = _infer_shapes(model)
+    result = ir.from_proto(model)
+    passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(result)
+    passes.RemoveInitializersFromInputsPass()(result)
+    passes.RemoveUnusedNodesPass()(result)
+    _require_evaluation_mode(result.graph)
+    return result
+
+
+def _raise_opset(model: onnx.ModelProto) -> onnx.ModelProto:
+    version = next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), None)
+    if version is None or version >= MINIMUM_OPSET:
+        return model
+    try:
+        return version_converter.convert_version(model, MINIMUM_OPSET)
+    except Exception as error:  # noqa: BLE001 - the C++ converter raises bare RuntimeErrors and assertion texts
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ModelError(
+            f"The model has opset {version} and ONNX could not raise it to {MINIMUM_OPSET} ({reason}); "
+            f"export it again with opset {MINIMUM_OPSET} or newer."
+        ) from None
+
+
+def _infer_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
+    if model.ByteSize() >= onnx.checker.MAXIMUM_PROTOBUF:
+        return model  # the C++ pass would serialise it; rules then read shapes at run time
+    try:
+        return shape_inference.infer_shapes(model, data_prop=True)
+    except Exception:  # noqa: BLE001 - shapes are an optimisation: every rule also works without them
+        return model
+
+
+def _require_evaluation_mode(graph: ir.Graph) -> None:
+    for node in graph.all_nodes():
+        if node.domain not in ("", "ai.onnx"):
+            continue
+        if node.op_type == "Dropout" and len(node.inputs) > 2 and node.inputs[2] is not None:
+            mode = constant(node.inputs[2])
+            if mode is None or bool(mode.any()):
+                raise ModelError(_training_message(node))
+        if node.op_type == "BatchNormalization":
+            attribute = node.attributes.get("training_mode")
+            if (attribute is not None and attribute.as_int()) or len(node.outputs) > 1:
+                raise ModelError(_training_message(node))
+
+
+def _training_message(node: ir.Node) -> str:
+    return (
+        f"{node.op_type} node {node_name(node)!r} is in training mode, so its output is not a function of one example; "
+        "put the model into evaluation mode (torch: model.eval()) and export the checkpoint again."
+    )
