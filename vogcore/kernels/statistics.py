@@ -1,0 +1,141 @@
+"""Statistics of the scores of every class, and scores relative to them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from vogcore._types import IntArray
+from vogcore.errors import DataError
+from vogcore.kernels import _cpu
+
+__all__ = ["ClassStatistics", "class_statistics", "normalise", "robust_statistics"]
+
+# 1 / (quantile of the normal distribution at 3/4): makes the MAD of normal scores estimate their standard deviation.
+_MAD_TO_STD = 1.4826
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ClassStatistics:
+    """Centre and spread of the scores of every class."""
+
+    count: npt.NDArray[np.int64]
+    """Examples of the class (C,)."""
+    mean: npt.NDArray[np.float64]
+    """Mean, or median (C,); NaN for a class without examples."""
+    std: npt.NDArray[np.float64]
+    """Population standard deviation, or scaled MAD (C,); NaN for a class without examples."""
+
+
+def _checked(
+    scores: npt.ArrayLike, classes: npt.ArrayLike, n_classes: int
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
+    scores = np.ascontiguousarray(scores, dtype=np.float64)
+    labels: IntArray = np.asarray(classes)
+    if scores.ndim != 1 or labels.shape != scores.shape:
+        raise DataError(f"scores {scores.shape} and classes {labels.shape} must be two lists of the same length.")
+    if labels.size and labels.dtype.kind not in "iu":
+        raise DataError(f"classes must be integers, not {labels.dtype}.")
+    if labels.size and (labels.min() < -1 or labels.max() >= n_classes):
+        position = int(np.flatnonzero((labels < -1) | (labels >= n_classes))[0])
+        raise DataError(
+            f"example {position} has class {labels[position]}, but classes go from 0 to {n_classes - 1} "
+            "(-1 for an example without class)."
+        )
+    return scores, np.ascontiguousarray(labels, dtype=np.int64)
+
+
+def class_statistics(scores: npt.ArrayLike, classes: npt.ArrayLike, n_classes: int) -> ClassStatistics:
+    """Mean and population standard deviation (ddof 0) of the scores of every class, in two passes.
+
+    Args:
+        scores: (N,) float64. A score that is not finite makes its class's statistics NaN.
+        classes: (N,) integer, 0 to ``n_classes`` - 1; -1 for an example without class, which counts nowhere.
+        n_classes: C.
+
+    Returns:
+        Statistics of the C classes; mean and std of an empty class are NaN, std of equal scores is exactly 0.
+
+    Raises:
+        DataError: if the lengths differ, or a class is not an integer in its range.
+    """
+    values, labels = _checked(scores, classes, n_classes)
+    count = np.zeros(n_classes, np.int64)
+    mean = np.zeros(n_classes)
+    std = np.zeros(n_classes)
+    _cpu.class_moments(values, labels, count, mean, std)
+    return ClassStatistics(count, mean, std)
+
+
+def robust_statistics(scores: npt.ArrayLike, classes: npt.ArrayLike, n_classes: int) -> ClassStatistics:
+    """Median and 1.4826 times the median absolute deviation of the scores of every class.
+
+    Args:
+        scores: (N,) float64. A NaN makes its class's statistics NaN.
+        classes: as in :func:`class_statistics`.
+        n_classes: C.
+
+    Returns:
+        Statistics of the C classes, the median as ``mean`` and the scaled deviation as ``std``; NaN for an empty
+        class. The deviation estimates the standard deviation where scores are normal, and is 0 where more than half
+        of the class have the same score.
+
+    Raises:
+        DataError: as in :func:`class_statistics`.
+    """
+    values, labels = _checked(scores, classes, n_classes)
+    order = np.argsort(labels, kind="stable")
+    bounds = np.searchsorted(labels[order], np.arange(n_classes + 1))
+    values = values[order]
+    center = np.full(n_classes, np.nan)
+    spread = np.full(n_classes, np.nan)
+    for c in np.flatnonzero(np.diff(bounds)):
+        group = values[bounds[c] : bounds[c + 1]]
+        center[c] = np.median(group)
+        # Two infinite scores have no deviation from each other: NaN, as in class_statistics, and no warning.
+        with np.errstate(invalid="ignore"):
+            spread[c] = _MAD_TO_STD * np.median(np.abs(group - center[c]))
+    return ClassStatistics(np.diff(bounds).astype(np.int64), center, spread)
+
+
+def normalise(
+    scores: npt.ArrayLike,
+    classes: npt.ArrayLike,
+    mean: npt.ArrayLike,
+    std: npt.ArrayLike,
+    *,
+    absolute: bool = False,
+    zero_spread: npt.ArrayLike | None = None,
+) -> npt.NDArray[np.float64]:
+    """Class-normalised scores: (score - mean of the class) / std of the class.
+
+    Args:
+        scores: (N,) float64.
+        classes: (N,) integer, 0 to C - 1; -1 for an example without class.
+        mean: (C,) float64, also of other data (a test set against its training set).
+        std: (C,) float64.
+        absolute: give the magnitude.
+        zero_spread: (C,) bool, further classes whose spread is to count as zero, such as rounding noise.
+
+    Returns:
+        (N,) float64 without unit: exactly 0 where the class has no spread; NaN where there is no class, where its
+        statistics are NaN (no examples of the class), or where the score is not finite and its class has no spread.
+
+    Raises:
+        DataError: if lengths differ, or a class is not an integer in its range.
+    """
+    means = np.ascontiguousarray(mean, dtype=np.float64)
+    stds = np.ascontiguousarray(std, dtype=np.float64)
+    flat = stds == 0
+    if zero_spread is not None and np.shape(zero_spread) != flat.shape:
+        raise DataError(f"zero_spread has shape {np.shape(zero_spread)}, but there are {flat.size} classes.")
+    if means.ndim != 1 or means.shape != stds.shape:
+        raise DataError(f"mean {means.shape} and std {stds.shape} must be two lists of one value for each class.")
+    if zero_spread is not None:
+        flat |= np.asarray(zero_spread, dtype=bool)
+    values, labels = _checked(scores, classes, means.size)
+    out = np.empty(values.size)
+    _cpu.standardise(values, labels, means, stds, flat, bool(absolute), out)
+    return out
