@@ -149,15 +149,15 @@ def test_equal_gradients_have_exactly_no_spread(rng):
 
 def test_every_16_bit_pattern_is_decoded_exactly():
     bits = np.arange(65536, dtype=np.uint16)
-    for gradients, expected in (
-        (bits, (bits.astype(np.uint32) << 16).view(np.float32)),
-        (bits.view(np.float16), bits.view(np.float16).astype(np.float32)),
-    ):
+    with np.errstate(invalid="ignore"):  # signalling NaNs are among the patterns
+        from_bfloat16 = (bits.astype(np.uint32) << 16).view(np.float32).astype(np.float64)
+        from_float16 = bits.view(np.float16).astype(np.float64)
+    for gradients, expected in ((bits, from_bfloat16), (bits.view(np.float16), from_float16)):
         block = np.ascontiguousarray(gradients.reshape(65536, 1))
         mean = np.empty((65536, 1))
         magnitude = update_moments(block, mean, np.empty((65536, 1)), step=1)
-        np.testing.assert_array_equal(mean[:, 0], expected.astype(np.float64))
-        np.testing.assert_array_equal(magnitude, np.abs(expected.astype(np.float64)))
+        np.testing.assert_array_equal(mean[:, 0], expected)
+        np.testing.assert_array_equal(magnitude, np.abs(expected))
 
 
 @pytest.mark.parametrize("channels", CHANNELS)
@@ -318,7 +318,7 @@ def test_pixel_count(shape, channel_axis, channels, expected):
         ({"step": 2.0}, SettingsError, "not 2.0"),
         ({"gradients": np.zeros((2, 3, 4, 4), np.int32)}, GradientError, "not int32"),
         ({"gradients": np.zeros((2, 3, 4, 4), np.complex64)}, GradientError, "not complex64"),
-        ({"gradients": np.zeros((2, 3, 4, 4), np.float128)}, GradientError, "not float128"),
+        ({"gradients": np.zeros((2, 3, 4, 4), bool)}, GradientError, "not bool"),
         ({"gradients": np.float32(1)}, GradientError, "batch axis"),
         ({"gradients": np.zeros((2, 3, 0, 4), np.float32)}, GradientError, "hold no values"),
         ({"gradients": np.zeros((2, 3, 4, 5), np.float32)}, GradientError, r"shape \(2, 20\)"),

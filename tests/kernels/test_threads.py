@@ -181,19 +181,34 @@ print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 _SMALL_RUN = """
 import numpy as np
 from vogcore.kernels import class_statistics, _cpu
-print(class_statistics([1.0, 3.0], [0, 0], 1).std[0], type(getattr(_cpu.class_moments, "_cache", None)).__name__)
+print(class_statistics([1.0, 3.0], [0, 0], 1).std[0], len(_cpu.class_moments.stats.cache_hits))
 """
 
 
-def test_compiled_kernels_are_kept_on_disk(tmp_path):
-    assert _python(_SMALL_RUN, NUMBA_CACHE_DIR=str(tmp_path)) == "1.0 FunctionCache"
-    assert list(tmp_path.rglob("_cpu.class_moments*.nbc"))
+def test_compiled_kernels_are_kept_on_disk_until_a_source_changes(tmp_path):
+    cache = {"NUMBA_CACHE_DIR": str(tmp_path)}
+    assert _python(_SMALL_RUN, **cache) == "1.0 0"
+    assert _python(_SMALL_RUN, **cache) == "1.0 1"
+    changed = "from vogcore.kernels import _jit\n_jit._SOURCES = 'another formula'\n"
+    assert _python(changed + _SMALL_RUN, **cache) == "1.0 0"
+    for path in tmp_path.rglob("*.nb*"):
+        path.write_bytes(path.read_bytes()[:20])
+    assert _python(_SMALL_RUN, **cache) == "1.0 0"
 
 
-def test_without_a_writable_cache_folder_kernels_are_compiled_in_memory():
-    # A locator that finds no folder is what a read-only installation without a home folder looks like to Numba.
-    code = "from numba.core import caching\ncaching.CacheImpl._locator_classes = []\n" + _SMALL_RUN
-    assert _python(code, NUMBA_CACHE_DIR="") == "1.0 NullCache"
+@pytest.mark.parametrize(
+    "failure",
+    [
+        # A locator that finds no folder is what a read-only installation without a home folder looks like to Numba.
+        "caching.CacheImpl._locator_classes = []",
+        # A disk that fills up after the folder was found.
+        "caching.IndexDataCacheFile.save = lambda *_: (_ for _ in ()).throw(OSError(28, 'No space left on device'))",
+    ],
+)
+def test_where_nothing_can_be_kept_kernels_are_compiled_in_memory(tmp_path, failure):
+    code = f"from numba.core import caching\n{failure}\n{_SMALL_RUN}"
+    assert _python(code, NUMBA_CACHE_DIR=str(tmp_path)) == "1.0 0"
+    assert not list(tmp_path.rglob("*.nbc"))
 
 
 def test_kernels_also_run_uncompiled():
