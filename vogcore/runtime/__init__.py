@@ -1,0 +1,44 @@
+"""Models run on ONNX Runtime: providers, sessions, batches. The only layer that imports onnxruntime."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vogcore.runtime.batch import make_batch_dynamic as make_batch_dynamic
+    from vogcore.runtime.batch import run_batches as run_batches
+    from vogcore.runtime.providers import Provider as Provider
+    from vogcore.runtime.providers import choose_provider as choose_provider
+    from vogcore.runtime.session import ForwardSession as ForwardSession
+    from vogcore.runtime.session import GradientSession as GradientSession
+    from vogcore.runtime.session import Session as Session
+
+__all__ = [
+    "Provider",
+    "choose_provider",
+    "Session",
+    "GradientSession",
+    "ForwardSession",
+    "make_batch_dynamic",
+    "run_batches",
+]
+
+_HOME = {
+    "Provider": "vogcore.runtime.providers",
+    "choose_provider": "vogcore.runtime.providers",
+    "Session": "vogcore.runtime.session",
+    "GradientSession": "vogcore.runtime.session",
+    "ForwardSession": "vogcore.runtime.session",
+    "make_batch_dynamic": "vogcore.runtime.batch",
+    "run_batches": "vogcore.runtime.batch",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        from importlib import import_module
+
+        value = getattr(import_module(_HOME[name]), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
