@@ -1,0 +1,277 @@
+"""The example source behind every reader: runs of rows, checked and preprocessed."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import math
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from vogcore._types import ExampleSource
+from vogcore.data._files import Rows
+from vogcore.data.labels import check_class_names, check_ids, check_labels
+from vogcore.data.preprocess import Preprocess
+from vogcore.errors import DataError
+
+__all__ = ["ArraySource", "SourceRows"]
+
+_HASH_BLOCK_BYTES = 16 << 20
+_WIDEST_FLOAT = 8
+
+
+class SourceRows:
+    """Another example source as rows, so that labels, ids or preprocessing can be put on top of it.
+
+    Attributes:
+        shape: (N, ...).
+        dtype: type of the values that the source gives.
+    """
+
+    def __init__(self, source: ExampleSource) -> None:
+        self.source = source
+        self.shape: tuple[int, ...] = (len(source), *source.shape)
+        self.dtype: np.dtype = np.dtype(source.dtype)
+
+    def __getitem__(self, key: slice, /) -> npt.NDArray:
+        """The examples of a slice with start and stop."""
+        return self.source.read(key.start, key.stop)
+
+
+class ArraySource:
+    """Examples from anything that is sliced along its first axis: an array, a memory map, rows of a file.
+
+    The rows are not copied: do not change them while the source is in use. Labels, ids and class names are copied.
+
+    Args:
+        rows: examples (N, ...), real numbers (bool, integer, or float of at most 64 bits) in any byte order.
+        labels: class indices (N,) or (N, 1), any integer type.
+        ids: unique ids (N,), integers or text.
+        class_names: names of the classes in index order.
+        preprocess: applied to every block.
+        name: what the user calls the source.
+        close: called by :meth:`close`.
+
+    Attributes:
+        name: as given.
+        shape: shape of one example after preprocessing.
+        dtype: type of the values that :meth:`read` gives: float32 with preprocessing, else the stored type in native
+            byte order.
+        labels: int64 (N,), read-only, or None.
+        ids: int64 or str (N,), read-only, or None for positions.
+        class_names: list of str, or None.
+        preprocess: as given.
+
+    Raises:
+        DataError: no examples, a type that is not real numbers, or labels, ids, class names or preprocessing that do
+            not fit the examples.
+    """
+
+    def __init__(
+        self,
+        rows: Rows,
+        labels: Any = None,
+        *,
+        ids: Any = None,
+        class_names: Sequence[str] | npt.NDArray | None = None,
+        preprocess: Preprocess | None = None,
+        name: str = "array",
+        close: Callable[[], None] | None = None,
+    ) -> None:
+        self.name = name
+        self._rows = rows
+        self._close = close
+        self._fingerprint: str | None = None
+        self._n = _check_rows(rows, name)
+        self._stored_shape = tuple(int(length) for length in rows.shape[1:])
+        self._stored_dtype = rows.dtype.newbyteorder("=")
+        self.labels: npt.NDArray[np.int64] | None = None
+        self.ids: npt.NDArray | None = None
+        self.class_names: list[str] | None = None
+        self._set(labels, ids, class_names, preprocess)
+
+    def _set(self, labels: Any, ids: Any, class_names: Any, preprocess: Preprocess | None) -> None:
+        if labels is not None:
+            self.labels = check_labels(labels, self._n, where=self.name)
+        if ids is not None:
+            self.ids = check_ids(ids, self._n, where=self.name)
+        if class_names is not None:
+            self.class_names = check_class_names(class_names, self.labels, where=self.name)
+        elif self.class_names is not None and labels is not None:
+            check_class_names(self.class_names, self.labels, where=self.name)
+        self.preprocess = preprocess
+        self.shape: tuple[int, ...] = self._stored_shape
+        self.dtype: np.dtype = self._stored_dtype
+        if preprocess is not None:
+            self.shape = preprocess.output_shape(self._stored_shape, where=self.name)
+            self.dtype = np.dtype(np.float32)
+
+    def with_changes(
+        self,
+        labels: Any = None,
+        *,
+        ids: Any = None,
+        class_names: Sequence[str] | npt.NDArray | None = None,
+        preprocess: Preprocess | None = None,
+    ) -> ArraySource:
+        """The same examples with other labels, ids or class names, or with one more preprocessing step.
+
+        Raises:
+            DataError: what is given does not fit the examples.
+        """
+        if preprocess is not None and self.preprocess is not None:
+            return wrap(self, labels, ids=ids, class_names=class_names, preprocess=preprocess)
+        changed = copy.copy(self)
+        changed._fingerprint = None
+        changed._set(labels, ids, class_names, preprocess or self.preprocess)
+        return changed
+
+    def __len__(self) -> int:
+        """Number of examples N."""
+        return self._n
+
+    def __repr__(self) -> str:
+        labelled = "no labels" if self.labels is None else f"labels up to {self.labels.max()}"
+        return f"<ArraySource {self.name}: {self._n} examples {self.shape} {self.dtype}, {labelled}>"
+
+    def read(self, start: int, stop: int) -> npt.NDArray:
+        """Examples `start` to `stop` (exclusive).
+
+        Args:
+            start: first position, 0 to N.
+            stop: one past the last position, `start` to N.
+
+        Returns:
+            (stop - start, *shape), C-contiguous, native byte order; it may share memory with the source, so it is not
+            writable.
+
+        Raises:
+            DataError: a range outside the source, a value that is not finite (the message names the example), or a
+                file that cannot be read there.
+        """
+        raw = self._read_stored(start, stop)
+        self._check_finite(raw, start, "is not finite")
+        if self.preprocess is None:
+            block = raw.view()
+        else:
+            block = self.preprocess.apply(raw, where=self.name)
+            self._check_finite(block, start, "is not finite after preprocessing, that is, too large for float32")
+        block.flags.writeable = False
+        return block
+
+    def _read_stored(self, start: int, stop: int) -> npt.NDArray:
+        if not 0 <= start <= stop <= self._n:
+            raise DataError(f"{self.name}: examples {start} to {stop} were asked for and there are {self._n}.")
+        raw = np.require(self._rows[start:stop], dtype=self._stored_dtype, requirements=["C", "A", "E"])
+        if raw.shape != (stop - start, *self._stored_shape):
+            raise DataError(
+                f"{self.name}: examples {start} to {stop} came with shape {raw.shape} instead of "
+                f"{(stop - start, *self._stored_shape)}."
+            )
+        return raw
+
+    def _check_finite(self, block: npt.NDArray, start: int, what: str) -> None:
+        if block.dtype.kind != "f":
+            return
+        finite = np.isfinite(block)
+        if finite.all():
+            return
+        at, *index = (int(axis) for axis in np.unravel_index(int(np.argmin(finite)), block.shape))
+        position = start + at
+        named = "" if self.ids is None else f" (id {self.ids[position].item()!r})"
+        raise DataError(
+            f"{self.name}: example {position}{named} holds {block[(at, *index)]} at {tuple(index)}, which "
+            f"{what}: repair or drop it."
+        )
+
+    def fingerprint(self) -> str:
+        """Hex SHA-256 over shape, dtype and bytes of the examples, the labels and the preprocessing.
+
+        It does not depend on the kind of file, its compression or the byte order of its values, nor on ids and names.
+        The examples are read once, in blocks; the result is kept.
+
+        Raises:
+            DataError: the examples cannot be read.
+        """
+        if self._fingerprint is None:
+            digest = hashlib.sha256(b"vogcore examples 1\n")
+            self._hash_examples(digest.update)
+            digest.update(b"no labels" if self.labels is None else b"labels" + self.labels.astype("<i8").tobytes())
+            settings = None if self.preprocess is None else self.preprocess.to_dict()
+            digest.update(json.dumps(settings, sort_keys=True).encode())
+            self._fingerprint = digest.hexdigest()
+        return self._fingerprint
+
+    def _hash_examples(self, update: Callable[[bytes | memoryview], None]) -> None:
+        if isinstance(self._rows, SourceRows):
+            # A source of the user's knows best, and perhaps without decoding everything, when its examples change.
+            update(b"source" + self._rows.source.fingerprint().encode())
+            return
+        little = self._stored_dtype.newbyteorder("<")
+        update(json.dumps([self._n, list(self._stored_shape), little.str]).encode())
+        example_bytes = max(1, math.prod(self._stored_shape) * little.itemsize)
+        step = max(1, _HASH_BLOCK_BYTES // example_bytes)
+        for start in range(0, self._n, step):
+            block = self._read_stored(start, min(start + step, self._n))
+            update(block.astype(little, copy=False).reshape(-1).view(np.uint8).data)
+
+    def close(self) -> None:
+        """Let go of the file behind the source, where there is one."""
+        if self._close is not None:
+            self._close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def wrap(
+    source: ExampleSource,
+    labels: Any = None,
+    *,
+    ids: Any = None,
+    class_names: Sequence[str] | npt.NDArray | None = None,
+    preprocess: Preprocess | None = None,
+) -> ArraySource:
+    """Any example source with other labels, ids or class names, or with preprocessing on top of its own.
+
+    Raises:
+        DataError: what is given, or what the source itself has, does not fit its examples.
+    """
+    return ArraySource(
+        SourceRows(source),
+        source.labels if labels is None else labels,
+        ids=source.ids if ids is None else ids,
+        class_names=source.class_names if class_names is None else class_names,
+        preprocess=preprocess,
+        name=source.name,
+        close=getattr(source, "close", None),
+    )
+
+
+def _check_rows(rows: Rows, name: str) -> int:
+    """Number of examples, once they are known to be real numbers."""
+    dtype = np.dtype(rows.dtype)
+    if dtype.hasobject:
+        raise DataError(f"{name}: the examples are Python objects (dtype {dtype}): convert them to one numeric array.")
+    if dtype.kind not in "biuf" or dtype.itemsize > _WIDEST_FLOAT:
+        raise DataError(
+            f"{name}: the examples have dtype {dtype}: they must be real numbers of at most 64 bits, such as "
+            "float32 or uint8."
+        )
+    if len(rows.shape) == 0:
+        raise DataError(f"{name}: the examples are a single number: the first axis must run over examples.")
+    if rows.shape[0] == 0:
+        raise DataError(f"{name}: there are 0 examples (shape {tuple(rows.shape)}).")
+    if 0 in rows.shape:
+        raise DataError(f"{name}: the examples hold no values (shape {tuple(rows.shape)}).")
+    return int(rows.shape[0])
