@@ -90,6 +90,20 @@ def test_rewriting_that_swaps_examples_is_dropped():
     assert make_batch_dynamic(fixed, "cpu", threads=1, rewrite=swap) == (fixed, False)
 
 
+def test_every_output_is_judged():
+    """Sound logits do not excuse gradients of other examples."""
+
+    def swap(fixed):
+        copy = free(fixed)
+        copy.graph.node[-1].output[0] = "before"
+        copy.graph.initializer.append(onnx.numpy_helper.from_array(np.array([1, 0]), "order"))
+        copy.graph.node.append(helper.make_node("Gather", ["before", "order"], ["vogcore_gradient"], axis=0))
+        return copy
+
+    fixed = gradient(1)
+    assert make_batch_dynamic(fixed, "cpu", threads=1, rewrite=swap) == (fixed, False)
+
+
 def test_large_biases_do_not_hide_the_answer():
     """Outputs that barely depend on the input are judged by how much they differ, not by how large they are."""
     nodes = [
