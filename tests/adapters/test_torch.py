@@ -53,6 +53,22 @@ class Attention(nn.Module):
         return self.head(self.layer(self.embed(x)).mean(1))
 
 
+class SharedConvolution(nn.Module):
+    """One convolution before two normalisations: folding either into it would spoil the other."""
+
+    def __init__(self):
+        super().__init__()
+        self.convolution = nn.Conv2d(2, 2, 1)
+        self.first, self.second = nn.BatchNorm2d(2), nn.BatchNorm2d(2)
+        for layer in (self.first, self.second):
+            for value in (layer.running_mean, layer.running_var, layer.weight.data, layer.bias.data):
+                value.uniform_(0.5, 2)
+
+    def forward(self, x):
+        x = self.first(self.convolution(x))
+        return self.second(self.convolution(x)).mean((2, 3))
+
+
 class OneBatchSize(nn.Module):
     def __init__(self):
         super().__init__()
@@ -164,6 +180,16 @@ def test_attention_equals_torch_without_shape_arithmetic_on_the_weights(tmp_path
     assert exported_model.opset_import[0].version == 20
     weights = {tensor.name for tensor in exported_model.graph.initializer}
     assert not [n for n in exported_model.graph.node if n.op_type == "Transpose" and n.input[0] in weights]
+
+
+def test_a_convolution_used_twice_keeps_its_weights(tmp_path):
+    torch.manual_seed(0)
+    model = SharedConvolution()
+    path = export_checkpoint(model, torch.randn(2, 2, 3, 3), tmp_path / "shared.onnx")
+    x = torch.randn(4, 2, 3, 3)
+    with torch.no_grad():
+        expected = model.eval()(x).numpy()
+    np.testing.assert_allclose(run(path, x), expected, rtol=1e-5, atol=1e-5)
 
 
 def test_training_goes_on_bit_for_bit_as_without_exports(tmp_path):

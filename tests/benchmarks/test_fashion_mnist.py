@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 import pytest
 
+from benchmarks import fashion_mnist
 from benchmarks._environment import machine, run_timed, versions
 from benchmarks._fashion_training import RECORD, reusable_record, training_settings
 from benchmarks._idx import FILES
@@ -108,3 +109,91 @@ def test_the_machine_and_the_versions_are_described():
     assert machine()["processor"]
     assert versions()["numpy"] == np.__version__
     json.dumps([machine(), versions()])
+
+
+STUB = """#!{python}
+import sys
+sys.path.insert(0, {root!r})
+import numpy as np
+from vogcore.store import CheckpointInfo, Direction, Scores, StageScores
+
+arguments = dict(zip(sys.argv[2::2], sys.argv[3::2]))
+with np.load(arguments["--data"]) as data:
+    labels = data["y"]
+n = len(labels)
+vog = np.linspace(-1, 1, n)
+stage = StageScores(
+    name="all",
+    checkpoints=np.arange(2),
+    vog_raw=vog + 2,
+    vog=vog,
+    vog_relative=-vog,
+    mean_abs_gradient=np.ones(n),
+    class_mean=np.zeros(10),
+    class_std=np.ones(10),
+    normalise="class",
+    directions={{"vog": Direction(measured="lower is harder", spearman_loss=-0.5)}},
+)
+predictions = np.stack([labels, np.where(np.arange(n) < n // 10, (labels + 1) % 10, labels)]).astype(np.int32)
+Scores(
+    stages={{"all": stage}},
+    labels=labels,
+    ids=np.arange(n),
+    classes=[str(c) for c in range(10)],
+    class_count=np.bincount(labels, minlength=10),
+    checkpoints=[CheckpointInfo(f"ckpt-{{i}}.onnx", i, i, "0" * 64) for i in (1, 2)],
+    settings={{}},
+    predictions_class=predictions,
+    predictions_label_probability=np.ones((2, n), np.float32),
+    timings={{"gradients": 1.5, "total": 2.0}},
+).save(sys.argv[sys.argv.index("-o") + 1], overwrite=True)
+sys.exit({status})
+"""
+
+
+def run_with_stub(data, tmp_path, monkeypatch, status):
+    """The whole benchmark with a program in place of ``vogcore`` that scores by position."""
+    program = tmp_path / "vogcore"
+    program.write_text(STUB.format(python=sys.executable, root=str(ROOT), status=status))
+    program.chmod(0o755)
+    work = tmp_path / "work"
+    record = {
+        "settings": training_settings(2, 0, 60, 60),
+        "threads": 2,
+        "seconds": 1.0,
+        "epochs": [{"test_accuracy": 0.9}, {"test_accuracy": 0.95}],
+    }
+    monkeypatch.setattr(fashion_mnist, "_program", lambda: str(program))
+    monkeypatch.setattr(fashion_mnist, "_train", lambda *_: (record, True))
+    return work, main(["--quick", "--epochs", "2", "--data-dir", str(data), "--work-dir", str(work)])
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the stub is started by its first line")
+def test_results_hold_cost_deciles_and_directions_and_no_path(data, tmp_path, monkeypatch):
+    work, status = run_with_stub(data, tmp_path, monkeypatch, 0)
+    assert status == 0
+    text = (work / "results" / "fashion_mnist.json").read_text()
+    assert str(tmp_path) not in text
+    results = json.loads(text)
+    assert [command["data"] for command in results["commands"]] == ["train", "test"]
+    assert results["commands"][1]["command"] == (
+        "vogcore score --checkpoints 'ckpts/*.onnx' --data test.npz --layout 'nhw->nchw' --scale 1/255 "
+        "--mean 0.2860 --std 0.3530 -o test-scores.h5 --overwrite"
+    )
+    assert results["commands"][1]["timings"] == {"gradients": 1.5, "total": 2.0}
+    assert results["commands"][1]["examples"] == 60
+    stage = results["test"]["stages"]["all"]
+    assert stage["decile_errors"] == {"vog": [1, *[0] * 9], "vog_relative": [*[0] * 9, 1]}
+    assert stage["directions"]["vog"]["measured"] == "lower is harder"
+    assert "decile_errors" not in results["train"]["stages"]["all"]
+    report = (work / "results" / "fashion_mnist.md").read_text()
+    assert "95.00%" in report
+    assert str(tmp_path) not in report
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the stub is started by its first line")
+def test_a_command_that_fails_ends_the_benchmark_with_its_status(data, tmp_path, monkeypatch, capsys):
+    work, status = run_with_stub(data, tmp_path, monkeypatch, 7)
+    assert status == 7
+    assert "ended with status 7" in capsys.readouterr().err
+    assert not (work / "results").exists()
