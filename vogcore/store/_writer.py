@@ -28,7 +28,7 @@ from vogcore.store._hdf5 import encode_strings, write_header
 from vogcore.store._paths import check_output, publish, reason, sync_file
 from vogcore.store._tables import example_tables, write_checkpoints, write_classes, write_examples
 from vogcore.store.schema import GRADIENTS_FORMAT
-from vogcore.store.scores import CheckpointInfo, _now, _version
+from vogcore.store.scores import CheckpointInfo, now, version
 
 __all__ = ["GradientWriter"]
 
@@ -61,6 +61,9 @@ class _Blocks:
             self.coverage.grow(k)
             for dataset in (self.data, self.done, self.digest):
                 dataset.resize(k, axis=0)
+            # Written out, so that a reader of an interrupted file sees "not done" rather than values never written.
+            self.done[k - len(more) :] = False
+            self.digest[k - len(more) :] = 0
 
     def write(self, checkpoint: int, start: int, rows: npt.NDArray) -> bool:
         """Write rows; True where that completes the checkpoint."""
@@ -149,7 +152,7 @@ class GradientWriter:
         check_output(self.path, overwrite)
         self._file = self._create()
         with self._writing():
-            write_header(self._file, GRADIENTS_FORMAT, _version(), _now(), settings or {})
+            write_header(self._file, GRADIENTS_FORMAT, version(), now(), settings or {})
             write_examples(self._file, tables[0], tables[1])
             write_classes(self._file, tables[2], tables[3])
             self._gradients = _Blocks(

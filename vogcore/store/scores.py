@@ -6,7 +6,6 @@ The data classes need NumPy alone; h5py is loaded when a file is written or read
 from __future__ import annotations
 
 import datetime
-import importlib.metadata
 import math
 import operator
 import os
@@ -162,15 +161,16 @@ class StageScores:
         return self.directions.get(score, Direction())
 
 
-def _now() -> str:
+def now() -> str:
+    """The time in UTC, ISO 8601, as the files record it."""
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
-def _version() -> str:
-    try:
-        return importlib.metadata.version("vogcore")
-    except importlib.metadata.PackageNotFoundError:  # run from a source tree that was never installed
-        return "unknown"
+def version() -> str:
+    """The running version of vogcore, as the files record it."""
+    import vogcore  # the root package is still being imported when this module is
+
+    return vogcore.__version__
 
 
 @dataclass(eq=False)
@@ -209,8 +209,8 @@ class Scores:
     predictions_label_probability: npt.NDArray[np.float32] | None = None
     warnings: list[str] = field(default_factory=list)
     timings: dict[str, float] = field(default_factory=dict)
-    created: str = field(default_factory=_now)
-    vogcore_version: str = field(default_factory=_version)
+    created: str = field(default_factory=now)
+    vogcore_version: str = field(default_factory=version)
     path: str | None = None
 
     def __post_init__(self) -> None:

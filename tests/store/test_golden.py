@@ -1,0 +1,83 @@
+"""Files of every released format version can still be read; the golden files are never written again."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+
+import numpy as np
+import pytest
+
+from vogcore.store import open_gradients, open_scores
+
+SHA256 = {
+    "scores/v1/full.h5": "ff5fc40218779827c5910f5384a34ed213eb23d044ca61e0486257c26c1cdbf5",
+    "scores/v1/minimal.h5": "39b20509707b58a664fb807fbd8b48a13941c3f14890b07e338557e0263e5183",
+    "archive/v1/float32.h5": "18a41c2307fc1e920ced41ff8114db338e126d2d355d3ce326a039d35c7515dc",
+    "archive/v1/float16.h5": "2a4b32bb4b9227f1b8231a0ab00b6872210a97e05459b6767e4f79f2499e3199",
+    "archive/v1/bfloat16.h5": "e188dc4ae6a8c9ae64bdd7757cf05702769a0207eb732efe1631a15dc5f9f1e9",
+}
+
+
+@pytest.mark.parametrize("name", SHA256)
+def test_golden_files_are_as_they_were_written(golden, name):
+    assert hashlib.sha256((golden.folder / name).read_bytes()).hexdigest() == SHA256[name]
+
+
+def test_the_script_refuses_to_write_them_again(golden):
+    with pytest.raises(SystemExit, match="never written again"):
+        golden.main()
+
+
+def test_golden_scores(golden, assert_equal):
+    full = open_scores(golden.folder / "scores/v1/full.h5")
+    assert full.vog_raw.tolist() == [0.5, 0.25, 1.5, 0.125, 2.0, 0.75]
+    expected = golden.full_scores()
+    # A score without a recorded direction is read with the default one.
+    for stage in expected.stages.values():
+        for score in ("vog", "vog_raw"):
+            stage.directions.setdefault(score, stage.direction(score))
+    assert_equal(full, expected)
+    minimal = open_scores(golden.folder / "scores/v1/minimal.h5")
+    assert minimal.ids.tolist() == [10, 20, -30]
+    assert minimal.classes == []
+    assert minimal.hardest(2).tolist() == [0, 2]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+def test_golden_archives(golden, dtype):
+    with open_gradients(golden.folder / f"archive/v1/{dtype}.h5") as archive:
+        assert (archive.n_checkpoints, archive.n_examples, archive.shape) == (3, 6, (2, 2, 3))
+        assert (archive.dtype, archive.channel_axis, archive.block_size) == (dtype, 3, 4)
+        assert archive.checkpoints == golden.checkpoints()
+        assert archive.settings == {"of": "logit"}
+        assert archive.has_logits == (dtype == "bfloat16")
+        if dtype == "float16":
+            assert archive.labels is None
+            assert archive.ids.tolist() == list(range(6))
+        else:
+            assert archive.labels.tolist() == [0, 1, 0, 1, 0, -1]
+            assert archive.ids.tolist() == ["a", "bb", "ccc", "é", "", "图"]
+            assert archive.classes == ["cat", "dog"]
+        for k, expected in enumerate(golden.gradients(np.float32)):
+            block = archive.read(k, 0, 6)
+            if dtype == "bfloat16":
+                np.testing.assert_array_equal(archive.read_logits(k, 0, 6), golden.logits()[k])
+                block = (block.astype(np.uint32) << 16).view(np.float32)
+            np.testing.assert_array_equal(block, expected)
+
+
+def test_the_examples_of_the_description_run_with_h5py_alone(golden, tmp_path, run_python):
+    document = (golden.folder.parents[1] / "docs/file-formats.md").read_text(encoding="utf-8")
+    examples = [part.split("```")[0] for part in document.split("```python\n")[1:]]
+    assert len(examples) == 2
+    shutil.copy(golden.folder / "scores/v1/full.h5", tmp_path / "scores.h5")
+    shutil.copy(golden.folder / "archive/v1/bfloat16.h5", tmp_path / "gradients.h5")
+    outputs = []
+    for example in examples:
+        assert "vogcore." not in example.replace('"vogcore.scores"', "").replace('"vogcore.gradients"', "")
+        result = run_python(f"import os; os.chdir({str(tmp_path)!r})\n{example}\nprint(locals().get('block'))")
+        assert result.returncode == 0, result.stderr
+        outputs.append(result.stdout)
+    assert outputs[0].startswith("lower is harder ['a' 'é' 'ccc' 'bb' '' '图']")
+    assert "-3.75 " in outputs[1]
