@@ -1,0 +1,26 @@
+"""From checkpoints and examples to scores: settings, stages, the block loop, class normalisation, direction."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vogcore.scoring.api import score as score
+    from vogcore.scoring.api import score_gradients as score_gradients
+    from vogcore.scoring.settings import Settings as Settings
+
+__all__ = ["Settings", "score", "score_gradients"]
+
+_HOME = {
+    "Settings": "vogcore.scoring.settings",
+    "score": "vogcore.scoring.api",
+    "score_gradients": "vogcore.scoring.api",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        from importlib import import_module
+
+        return getattr(import_module(_HOME[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

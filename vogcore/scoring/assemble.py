@@ -1,0 +1,219 @@
+"""From raw scores of all examples to a :class:`Scores`: class normalisation, directions, warnings."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from vogcore import kernels
+from vogcore.errors import SettingsError, VogcoreWarning
+from vogcore.scoring.direction import measure_direction
+from vogcore.scoring.moments import RawScores
+from vogcore.scoring.settings import Settings
+from vogcore.store import CheckpointInfo, Companion, Scores, StageScores, open_scores
+
+__all__ = ["Run", "assemble"]
+
+_NAMED = 10
+"""How many classes or examples a warning names before it only counts them."""
+_ROUNDING = 16
+"""A spread below this many units in the last place of the gradients is rounding, not difference."""
+
+
+@dataclass
+class Run:
+    """Everything a pass over the gradients collected."""
+
+    labels: npt.NDArray[np.int64]
+    """Label of every example (N,), -1 = none."""
+    groups: npt.NDArray[np.int64]
+    """Class that every example is normalised in: its label, or its target class where there are no labels."""
+    ids: npt.NDArray
+    classes: list[str]
+    checkpoints: list[CheckpointInfo]
+    stages: Mapping[str, npt.NDArray[np.int64]]
+    raw: dict[str, RawScores]
+    eps: float
+    """Unit in the last place of the gradients' type."""
+    predictions_class: npt.NDArray[np.int32] | None = None
+    predictions_label_probability: npt.NDArray[np.float32] | None = None
+    loss: npt.NDArray[np.float64] | None = None
+    """Cross-entropy with the label at the last checkpoint (N,), NaN without a label."""
+    warnings: list[str] = field(default_factory=list)
+    timings: dict[str, float] = field(default_factory=dict)
+
+
+def assemble(run: Run, settings: Settings, record: dict[str, Any]) -> Scores:
+    """Normalise, measure and warn.
+
+    Args:
+        run: raw scores and what goes with them.
+        settings: how to normalise.
+        record: the settings as the file records them.
+
+    Raises:
+        SettingsError: the stored statistics do not fit.
+        StoreError: the file with the stored statistics cannot be read.
+    """
+    n_classes = len(run.classes)
+    correct = None
+    if run.predictions_class is not None:
+        correct = (run.predictions_class[-1] == run.labels) & (run.labels >= 0)
+    stored = open_scores(settings.statistics) if settings.statistics is not None else None
+    if stored is not None:
+        _check_stored(stored, settings, run)
+    flat: dict[str, npt.NDArray[np.bool_]] = {}
+    stages = {}
+    for name, indices in run.stages.items():
+        raw = run.raw[name]
+        relative = np.divide(raw.vog, raw.magnitude, out=np.zeros_like(raw.vog), where=raw.magnitude > 0)
+        score = relative if settings.scale == "relative" else raw.vog
+        if stored is not None:
+            mean, std = stored.stage(name).class_mean, stored.stage(name).class_std
+        else:
+            statistics = kernels.robust_statistics if settings.normalise == "robust" else kernels.class_statistics
+            result = statistics(score, run.groups, n_classes)
+            mean, std = result.mean, result.std
+        flat[name] = std <= _rounding(raw, run, settings)
+        if settings.normalise == "none":
+            vog = score.copy()
+        else:
+            vog = kernels.normalise(
+                score, run.groups, mean, std, absolute=settings.normalise == "absolute", zero_spread=flat[name]
+            )
+        directions = {}
+        if run.loss is not None and correct is not None and np.isfinite(run.loss).any():
+            for key, values in (("vog", vog), ("vog_raw", score), ("vog_relative", relative)):
+                directions[key] = measure_direction(values, run.loss, correct)
+        stages[name] = StageScores(
+            name=name,
+            checkpoints=indices,
+            vog_raw=score,
+            vog=vog,
+            vog_relative=relative,
+            mean_abs_gradient=raw.magnitude,
+            class_mean=mean,
+            class_std=std,
+            normalise=settings.normalise,
+            directions=directions,
+        )
+    count = np.bincount(run.groups[run.groups >= 0], minlength=n_classes).astype(np.int64)
+    notes = list(run.warnings) + _spread_warnings(run, settings, count, flat, stored is not None)
+    for note in notes:
+        warnings.warn(note, VogcoreWarning, stacklevel=4)
+    return Scores(
+        stages=stages,
+        labels=run.labels,
+        ids=run.ids,
+        classes=run.classes,
+        class_count=count,
+        checkpoints=run.checkpoints,
+        settings=record,
+        companions=_companions(run, correct),
+        predictions_class=run.predictions_class,
+        predictions_label_probability=run.predictions_label_probability,
+        warnings=notes,
+        timings=run.timings,
+    )
+
+
+def _rounding(raw: RawScores, run: Run, settings: Settings) -> npt.NDArray[np.float64]:
+    """Spread per class that rounding of the gradients alone can produce, in the unit of the score."""
+    n_classes = len(run.classes)
+    magnitude = kernels.class_statistics(raw.magnitude, run.groups, n_classes).mean
+    noise = _ROUNDING * run.eps * magnitude
+    if settings.reduction == "var":
+        # d(s²) = 2 s ds
+        noise = noise * 2 * np.sqrt(kernels.class_statistics(raw.vog, run.groups, n_classes).mean)
+    if settings.scale == "relative":
+        noise = np.divide(noise, magnitude, out=np.zeros_like(noise), where=magnitude > 0)
+    return np.nan_to_num(noise)
+
+
+def _spread_warnings(
+    run: Run, settings: Settings, count: npt.NDArray, flat: Mapping[str, npt.NDArray[np.bool_]], stored: bool
+) -> list[str]:
+    notes = []
+    present = count > 0
+    if not np.any(run.raw["all"].vog):
+        notes.append(
+            "No gradient changes between the checkpoints, so every raw score is zero and the scores mean nothing; "
+            "check that the checkpoints really differ."
+        )
+        return notes
+    if stored or settings.normalise == "none":
+        return notes
+    several = count > 1
+    if several.any() and flat["all"][several].all() and settings.normalise != "robust":
+        notes.append(
+            "All examples of a class have the same gradient, as in a model that is linear in its input, so raw scores "
+            "do not differ inside a class and the class-normalised ones are all zero: this score says nothing here."
+        )
+        return notes
+    single = [run.classes[c] for c in np.flatnonzero(count == 1)]
+    if single:
+        notes.append(f"{_these(single)} one example only, whose normalised score is 0 by convention.")
+    for stage, mask in flat.items():
+        equal = [run.classes[c] for c in np.flatnonzero(mask & several & present)]
+        if equal:
+            where = "" if stage == "all" else f" at stage {stage!r}"
+            notes.append(f"{_these(equal)} no spread of raw scores{where}, so the normalised ones are 0 there.")
+    return notes
+
+
+def _these(names: Sequence[str]) -> str:
+    shown = ", ".join(repr(name) for name in names[:_NAMED])
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return f"Class {shown} has" if len(names) == 1 else f"Classes {shown}{more} have"
+
+
+def _check_stored(stored: Scores, settings: Settings, run: Run) -> None:
+    where = settings.statistics
+    for key in ("of", "target", "channels", "reduction", "scale"):
+        theirs, ours = stored.settings.get(key), getattr(settings, key)
+        if theirs != ours and not (
+            key == "target" and theirs in ("label", "predicted") and ours in ("label", "predicted")
+        ):
+            raise SettingsError(
+                f"The statistics in {where} were made with {key}={theirs!r}, but this run has {ours!r}."
+            )
+    robust = "robust" in (settings.normalise, stored.stage("all").normalise)
+    if robust and settings.normalise != stored.stage("all").normalise:
+        raise SettingsError(
+            f"The statistics in {where} were made with normalise={stored.stage('all').normalise!r}, but this run has "
+            f"{settings.normalise!r}; one of them is the median and the other the mean."
+        )
+    if len(stored.classes) != len(run.classes):
+        raise SettingsError(
+            f"The statistics in {where} are for {len(stored.classes)} classes, but this run has {len(run.classes)}."
+        )
+    missing = [name for name in run.stages if name not in stored.stages]
+    if missing:
+        raise SettingsError(f"The statistics in {where} have no stage {missing[0]!r}; score both with the same stages.")
+    empty = np.isnan(stored.stage("all").class_mean)
+    lost = [run.classes[c] for c in np.unique(run.groups[run.groups >= 0]) if empty[c]]
+    if lost:
+        raise SettingsError(
+            f"The statistics in {where} have no example of class {lost[0]!r}, which this run has to normalise."
+        )
+
+
+def _companions(run: Run, correct: npt.NDArray[np.bool_] | None) -> dict[str, Companion]:
+    if run.loss is None or correct is None:
+        return {}
+    return {
+        "loss": Companion(
+            run.loss, "higher is harder", "[0, inf), nats", "cross-entropy with the label at the last checkpoint"
+        ),
+        "correct": Companion(
+            correct,
+            "lower is harder",
+            "0 or 1",
+            "whether the last checkpoint predicts the label (argmax of the logits)",
+        ),
+    }

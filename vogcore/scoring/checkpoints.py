@@ -1,0 +1,140 @@
+"""Checkpoints: find them, put them in order, and make sure that they belong together and differ."""
+
+from __future__ import annotations
+
+import glob
+import json
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+import onnx
+
+from vogcore._checkpoint import CLASS_NAMES_KEY, EPOCH_KEY, STEP_KEY
+from vogcore.errors import CheckpointError
+from vogcore.graph import load_model, weights_digest
+
+__all__ = ["Checkpoint", "Checkpoints", "find_checkpoints", "natural_key"]
+
+Checkpoints: TypeAlias = "str | os.PathLike[str] | Sequence[str | os.PathLike[str] | onnx.ModelProto]"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """One checkpoint of the run."""
+
+    name: str
+    path: Path | None
+    """Where it is; None for a model that was passed in memory."""
+    proto: onnx.ModelProto | None
+    step: int | None
+    epoch: int | None
+    sha256: str
+    """Digest of its weights."""
+    class_names: list[str] | None
+
+    def load(self) -> onnx.ModelProto:
+        """The forward model."""
+        return self.proto if self.proto is not None else load_model(self.path or "")
+
+
+def natural_key(text: str) -> list[tuple[int, int, str]]:
+    """Sort key by which ``ckpt-9`` comes before ``ckpt-10``."""
+    parts = re.split(r"(\d+)", text)
+    return [(1, int(part), part) if part.isdigit() else (0, 0, part.lower()) for part in parts]
+
+
+def find_checkpoints(checkpoints: Checkpoints) -> tuple[list[Checkpoint], list[str]]:
+    """Read the checkpoints and put them in the order of training.
+
+    Args:
+        checkpoints: a glob pattern or folder, whose matches are ordered by their recorded step (``vogcore.step`` in
+            the model's metadata) where all of them have one, else by the numbers in their names; or a list of paths
+            or models, whose order is kept.
+
+    Returns:
+        The checkpoints, and a warning for each pair with identical weights.
+
+    Raises:
+        CheckpointError: none matches, there is only one, or all have the same weights.
+        ModelError: one of them cannot be read.
+    """
+    if isinstance(checkpoints, onnx.ModelProto):
+        raise CheckpointError("One model was given, and the variance over one checkpoint is not defined; give several.")
+    if isinstance(checkpoints, str | os.PathLike):
+        found = [_read(path) for path in _matches(os.fspath(checkpoints))]
+        if all(checkpoint.step is not None for checkpoint in found):
+            found.sort(key=lambda checkpoint: (checkpoint.step or 0, natural_key(checkpoint.name)))
+    else:
+        found = [
+            _from_proto(item, f"checkpoint {number}", None, item) if isinstance(item, onnx.ModelProto) else _read(item)
+            for number, item in enumerate(checkpoints)
+        ]
+    if len(found) < 2:
+        names = f" ({found[0].name})" if found else ""
+        raise CheckpointError(
+            f"There is {len(found) or 'no'} checkpoint{names}, and the variance over fewer than two is not defined; "
+            "give at least two checkpoints of one training run."
+        )
+    return found, _identical(found)
+
+
+def _matches(pattern: str) -> list[str]:
+    if os.path.isdir(pattern):
+        pattern = os.path.join(glob.escape(pattern), "*.onnx")
+    paths = sorted(glob.glob(pattern, recursive=True), key=natural_key)
+    if not paths:
+        raise CheckpointError(
+            f"No checkpoint matches {pattern!r}; check the path, and quote a pattern so that the shell leaves it alone."
+        )
+    return paths
+
+
+def _read(path: str | os.PathLike[str]) -> Checkpoint:
+    return _from_proto(load_model(path), Path(path).name, Path(path), None)
+
+
+def _from_proto(model: onnx.ModelProto, name: str, path: Path | None, keep: onnx.ModelProto | None) -> Checkpoint:
+    props = {entry.key: entry.value for entry in model.metadata_props}
+    return Checkpoint(
+        name=name,
+        path=path,
+        proto=keep,
+        step=_number(props.get(STEP_KEY)),
+        epoch=_number(props.get(EPOCH_KEY)),
+        sha256=weights_digest(model),
+        class_names=_names(props.get(CLASS_NAMES_KEY)),
+    )
+
+
+def _number(text: str | None) -> int | None:
+    return int(text) if text is not None and text.isascii() and text.isdigit() else None
+
+
+def _names(text: str | None) -> list[str] | None:
+    try:
+        names = json.loads(text) if text is not None else None
+    except json.JSONDecodeError:
+        return None
+    return names if isinstance(names, list) and all(isinstance(name, str) for name in names) else None
+
+
+def _identical(found: Sequence[Checkpoint]) -> list[str]:
+    first: dict[str, Checkpoint] = {}
+    doubles = []
+    for checkpoint in found:
+        original = first.setdefault(checkpoint.sha256, checkpoint)
+        if original is not checkpoint:
+            doubles.append((original, checkpoint))
+    if doubles and len(first) == 1:
+        raise CheckpointError(
+            f"All {len(found)} checkpoints have identical weights ({found[0].name} to {found[-1].name}), so nothing "
+            "varies between them; check that the training loop really saved different ones."
+        )
+    return [
+        f"Checkpoints {original.name} and {double.name} have identical weights, so one of them adds nothing."
+        for original, double in doubles
+    ]

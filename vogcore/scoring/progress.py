@@ -1,0 +1,107 @@
+"""Progress of a run, counted in examples x checkpoints."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+from typing import IO, Any, Protocol
+
+__all__ = ["Progress", "ProgressBar", "Silent"]
+
+
+class Progress(Protocol):
+    """What a run reports to; pass one as ``progress`` to see it in a program of your own."""
+
+    def start(self, total: int, text: str) -> None:
+        """A run of ``total`` examples x checkpoints begins."""
+
+    def advance(self, count: int) -> None:
+        """``count`` more are done."""
+
+    def close(self) -> None:
+        """The run ended, completely or not."""
+
+
+class Silent:
+    """No progress."""
+
+    def start(self, total: int, text: str) -> None:
+        """See :class:`Progress`."""
+
+    def advance(self, count: int) -> None:
+        """See :class:`Progress`."""
+
+    def close(self) -> None:
+        """See :class:`Progress`."""
+
+
+class ProgressBar:
+    """A bar on a terminal; on anything else (a log file, CI) one plain line every ``interval`` seconds.
+
+    Args:
+        stream: where to write, standard error by default, so that output can be piped.
+        interval: seconds between lines where the stream is not a terminal.
+    """
+
+    def __init__(self, stream: IO[str] | None = None, interval: float = 15.0) -> None:
+        self._stream = stream if stream is not None else sys.stderr
+        self._interval = interval
+        self._bar: Any = None
+        self._total = self._done = 0
+        self._started = self._printed = 0.0
+        self._text = ""
+
+    def start(self, total: int, text: str) -> None:
+        """See :class:`Progress`."""
+        self._total, self._done, self._text = total, 0, text
+        self._started = self._printed = time.monotonic()
+        if self._stream.isatty():
+            from tqdm import tqdm  # a dependency for terminals only: do not load it for a log file
+
+            self._bar = tqdm(
+                total=total, desc=text, unit="ex", unit_scale=True, file=self._stream, dynamic_ncols=True, leave=True
+            )
+
+    def advance(self, count: int) -> None:
+        """See :class:`Progress`."""
+        self._done += count
+        if self._bar is not None:
+            self._bar.update(count)
+        elif time.monotonic() - self._printed >= self._interval:
+            self._line()
+
+    def close(self) -> None:
+        """See :class:`Progress`."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+        elif self._done:
+            self._line()
+
+    def _line(self) -> None:
+        self._printed = time.monotonic()
+        seconds = max(self._printed - self._started, 1e-9)
+        rate = self._done / seconds
+        rest = "" if self._done >= self._total else f", {_clock((self._total - self._done) / max(rate, 1e-9))} left"
+        share = 100 * self._done / max(self._total, 1)
+        print(
+            f"{self._text}: {self._done:,} of {self._total:,} gradients ({share:.0f}%), {rate:,.0f}/s, "
+            f"{_clock(seconds)} so far{rest}",
+            file=self._stream,
+            flush=True,
+        )
+
+    def __enter__(self) -> ProgressBar:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

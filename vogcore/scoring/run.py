@@ -1,0 +1,232 @@
+"""The pass over gradients: blocks of examples outside, checkpoints inside.
+
+The moments of one block live in memory and nothing else grows with the number of examples or checkpoints but the
+scores and predictions themselves.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from vogcore import kernels
+from vogcore._types import ExampleSource
+from vogcore.errors import DataError, GradientError
+from vogcore.scoring.companions import label_loss
+from vogcore.scoring.moments import BlockMoments, RawScores
+from vogcore.scoring.progress import Progress
+from vogcore.scoring.sessions import Sessions
+from vogcore.scoring.settings import Settings
+
+__all__ = ["Blocks", "Clock", "GradientPass", "ModelPass", "block_size"]
+
+
+class Clock:
+    """Seconds spent in each part of a run."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._begun = time.perf_counter()
+
+    @contextmanager
+    def time(self, part: str) -> Iterator[None]:
+        """Add the time of the body to ``part``."""
+        begun = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[part] = self.seconds.get(part, 0.0) + time.perf_counter() - begun
+
+    def total(self) -> dict[str, float]:
+        """All parts and ``total``, the wall time since the clock was made."""
+        return {**self.seconds, "total": time.perf_counter() - self._begun}
+
+
+class Blocks(Protocol):
+    """Gradients of a run of examples at one checkpoint, batch by batch."""
+
+    names: Sequence[str]
+    """Name of every checkpoint, for messages."""
+
+    def begin(self, start: int, stop: int) -> None:
+        """The examples ``start`` to ``stop`` come next, at every checkpoint in turn."""
+
+    def batches(self, checkpoint: int) -> Iterator[tuple[int, npt.NDArray]]:
+        """Pairs (position in the data set, gradients (b, ...)) that cover the block."""
+
+
+def block_size(count: int, example_bytes: int, pixels: int, sets: int, moment_bytes: int, memory: int) -> int:
+    """Examples whose moments and values fit into ``memory`` bytes; at least one, at most ``count``."""
+    each = example_bytes + 2 * pixels * moment_bytes * sets
+    return int(np.clip(memory // max(each, 1), 1, count))
+
+
+class GradientPass:
+    """Streams gradients of any origin through the moments kernels."""
+
+    def __init__(
+        self,
+        source: Blocks,
+        *,
+        ids: npt.NDArray,
+        shape: tuple[int, ...],
+        stages: Mapping[str, npt.NDArray[np.int64]],
+        settings: Settings,
+        channel_axis: int | None,
+        size: int,
+        progress: Progress,
+        clock: Clock,
+    ) -> None:
+        self._source, self._ids, self._stages = source, ids, stages
+        self._progress, self._clock, self._size = progress, clock, size
+        self._moments = BlockMoments(
+            stages,
+            size,
+            kernels.pixel_count(shape, channel_axis, settings.channels),
+            channel_axis=channel_axis,
+            channels=settings.channels,
+            reduction=settings.reduction,
+            dtype=settings.moments,
+        )
+
+    def run(self) -> dict[str, RawScores]:
+        """Raw scores of every stage, in the order of the data set.
+
+        Raises:
+            GradientError: a gradient is not finite; the message names the checkpoint and the example.
+        """
+        n = len(self._ids)
+        raw = {name: RawScores(np.empty(n), np.empty(n)) for name in self._stages}
+        for start in range(0, n, self._size):
+            stop = min(start + self._size, n)
+            self._source.begin(start, stop)
+            self._moments.start(stop - start)
+            for checkpoint in range(len(self._source.names)):
+                for position, gradients in self._source.batches(checkpoint):
+                    with self._clock.time("kernels"):
+                        magnitude = self._moments.add(checkpoint, position - start, gradients)
+                    self._require_finite(magnitude, checkpoint, position)
+                    self._progress.advance(len(gradients))
+                with self._clock.time("kernels"):
+                    self._moments.end(checkpoint)
+            with self._clock.time("kernels"):
+                for name, part in self._moments.results().items():
+                    raw[name].vog[start:stop] = part.vog
+                    raw[name].magnitude[start:stop] = part.magnitude
+        return raw
+
+    def _require_finite(self, magnitude: npt.NDArray[np.float64], checkpoint: int, position: int) -> None:
+        finite = np.isfinite(magnitude)
+        if finite.all():
+            return
+        where = position + int(np.argmin(finite))
+        raise GradientError(
+            f"The gradient of example {where} (id {self._ids[where]}) at checkpoint {self._source.names[checkpoint]} "
+            "is not finite (NaN or infinite); leave that checkpoint or example out, or look for overflow in the model."
+        )
+
+
+class ModelPass:
+    """Gradients computed from checkpoints, with what the logits tell on the way."""
+
+    def __init__(
+        self,
+        sessions: Sessions,
+        source: ExampleSource,
+        ids: npt.NDArray,
+        names: Sequence[str],
+        settings: Settings,
+        *,
+        classes: int,
+        batch: int,
+        writer: Any,
+        clock: Clock,
+    ) -> None:
+        n, k = len(source), len(names)
+        self.names = names
+        self.predicted = np.empty((k, n), np.int32)
+        self.probability = np.full((k, n), np.nan, np.float32)
+        self.loss = np.full(n, np.nan)
+        self.groups = np.empty(n, np.int64)
+        self._sessions, self._source, self._ids, self._settings = sessions, source, ids, settings
+        self._classes, self._batch, self._writer, self._clock = classes, batch, writer, clock
+        self._labels = source.labels
+        self._start = self._stop = 0
+        self._x: npt.NDArray = np.empty(0)
+        self._target: npt.NDArray[np.int64] = np.empty(0, np.int64)
+
+    def begin(self, start: int, stop: int) -> None:
+        """Read a block of examples and decide its target classes."""
+        self._start, self._stop = start, stop
+        with self._clock.time("data"):
+            self._x = self._source.read(start, stop)
+        self._target = self._targets()
+        labels = self._labels
+        self.groups[start:stop] = self._target if labels is None else labels[start:stop]
+
+    def _targets(self) -> npt.NDArray[np.int64]:
+        choice = self._settings.target
+        if choice == "label":
+            assert self._labels is not None
+            return self._labels[self._start : self._stop]
+        if choice != "predicted":
+            return np.full(self._stop - self._start, choice, np.int64)
+        index = range(len(self.names))[self._settings.target_checkpoint]
+        with self._clock.time("sessions"):
+            session = self._sessions.forward(index)
+        target = np.empty(self._stop - self._start, np.int64)
+        with self._clock.time("gradients"):
+            for begin in range(0, len(self._x), self._batch):
+                logits = session.run(self._x[begin : begin + self._batch])
+                self._require_finite(logits, index, self._start + begin)
+                target[begin : begin + self._batch] = logits.argmax(axis=1)
+        return target
+
+    def batches(self, checkpoint: int) -> Iterator[tuple[int, npt.NDArray]]:
+        """Run one checkpoint over the block."""
+        with self._clock.time("sessions"):
+            session = self._sessions.gradient(checkpoint)
+        step = self._batch
+        if session.fixed_batch is not None:  # whole runs of the fixed batch, so that only the last one is filled up
+            step = max(step // session.fixed_batch, 1) * session.fixed_batch
+        for begin in range(0, len(self._x), step):
+            end = min(begin + step, len(self._x))
+            with self._clock.time("gradients"):
+                logits, gradients = session.run(self._x[begin:end], self._target[begin:end])
+            position = self._start + begin
+            self._require_finite(logits, checkpoint, position)
+            self._note(checkpoint, position, logits)
+            if self._writer is not None:
+                with self._clock.time("storage"):
+                    self._writer.write(checkpoint, position, gradients)
+                    self._writer.write_logits(checkpoint, position, logits)
+            yield position, gradients
+
+    def _note(self, checkpoint: int, position: int, logits: npt.NDArray) -> None:
+        rows = slice(position, position + len(logits))
+        self.predicted[checkpoint, rows] = logits.argmax(axis=1)
+        if self._labels is None:
+            return
+        loss = label_loss(logits, self._labels[rows])
+        self.probability[checkpoint, rows] = np.exp(-loss)
+        if checkpoint == len(self.names) - 1:
+            self.loss[rows] = loss
+
+    def _require_finite(self, logits: npt.NDArray, checkpoint: int, position: int) -> None:
+        if logits.shape[1] != self._classes:
+            raise DataError(
+                f"Checkpoint {self.names[checkpoint]} gave {logits.shape[1]} logits for an example and {self._classes} "
+                "were expected; score checkpoints of one training run only."
+            )
+        finite = np.isfinite(logits).all(axis=1)
+        if not finite.all():
+            where = position + int(np.argmin(finite))
+            raise GradientError(
+                f"The logits of example {where} (id {self._ids[where]}) at checkpoint {self.names[checkpoint]} are not "
+                "finite (NaN or infinite); leave that checkpoint or example out, or look for overflow in the model."
+            )
