@@ -326,13 +326,8 @@ def score_gradients(
             axis = choose_channel_axis(settings, source.shape)
         made = archive.settings if archive is not None else {}
         inherited: dict[str, Any] = {key: made[key] for key in _OF_THE_GRADIENTS if key in made}
-        record = {
-            **settings.to_dict(),
-            **{
-                key: inherited[key]
-                for key in ("of", "target", "target_checkpoint", "data", "preprocess", "wrt")
-                if key in inherited
-            },
+        record: dict[str, Any] = settings.to_dict() | inherited
+        record |= {
             "channel_axis": axis,
             "stages": {name: indices.tolist() for name, indices in windows.items()},
             "gradients": where,
