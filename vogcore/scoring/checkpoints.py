@@ -17,7 +17,7 @@ from vogcore._checkpoint import CLASS_NAMES_KEY, EPOCH_KEY, STEP_KEY
 from vogcore.errors import CheckpointError
 from vogcore.graph import load_model, weights_digest
 
-__all__ = ["Checkpoint", "Checkpoints", "find_checkpoints", "natural_key"]
+__all__ = ["Checkpoint", "Checkpoints", "find_checkpoints", "in_training_order", "natural_key"]
 
 Checkpoints: TypeAlias = "str | os.PathLike[str] | Sequence[str | os.PathLike[str] | onnx.ModelProto]"
 
@@ -82,10 +82,26 @@ def find_checkpoints(checkpoints: Checkpoints) -> tuple[list[Checkpoint], list[s
     return found, _identical(found)
 
 
+def in_training_order(paths: Sequence[str | os.PathLike[str]]) -> list[str]:
+    """Paths and patterns, as a shell passes them, as one list of paths in the order of training.
+
+    A shell sorts ``ckpt-10`` before ``ckpt-2``; this is the order that :func:`find_checkpoints` gives a pattern.
+
+    Raises:
+        CheckpointError: a pattern matches nothing.
+        ModelError: a file cannot be read.
+    """
+    found = list(dict.fromkeys(path for item in paths for path in _matches(os.fspath(item))))
+    steps = {path: _read(path).step for path in found}
+    recorded = None not in steps.values()
+    return sorted(found, key=lambda path: ((steps[path] or 0) if recorded else 0, natural_key(path)))
+
+
 def _matches(pattern: str) -> list[str]:
     if os.path.isdir(pattern):
         pattern = os.path.join(glob.escape(pattern), "*.onnx")
-    paths = sorted(glob.glob(pattern, recursive=True), key=natural_key)
+    # A path that exists is meant as it stands, even with brackets in its name.
+    paths = [pattern] if os.path.exists(pattern) else sorted(glob.glob(pattern, recursive=True), key=natural_key)
     if not paths:
         raise CheckpointError(
             f"No checkpoint matches {pattern!r}; check the path, and quote a pattern so that the shell leaves it alone."

@@ -1,0 +1,61 @@
+"""``vogcore gradient-model``: a forward ONNX model in, a gradient model out."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+__all__ = ["add_parser"]
+
+
+def add_parser(commands: Any) -> None:
+    """Add the command to the parser."""
+    parser = commands.add_parser(
+        "gradient-model",
+        help="turn a forward ONNX model into one that also computes the input gradient",
+        description="Write an ONNX model with the added input vogcore_target (class index of each example) and the "
+        "added output vogcore_gradient.",
+        epilog="example:\n  vogcore gradient-model model.onnx -o gradient.onnx",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(run=run)
+    parser.add_argument("model", metavar="ONNX", help="forward model")
+    parser.add_argument("-o", "--output", required=True, metavar="ONNX", help="gradient model to write")
+    parser.add_argument("--overwrite", action="store_true", help="replace the file if it exists")
+    parser.add_argument(
+        "--of",
+        default="logit",
+        help="what is differentiated: logit, probability, log-probability, loss, margin or centred-logit",
+    )
+    parser.add_argument("--wrt", metavar="NAME", help="float tensor to differentiate with respect to (the only input)")
+    parser.add_argument("--output-name", metavar="NAME", help="output with the class scores, where there are several")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Transform and write."""
+    import vogcore
+    from vogcore._checkpoint import save_checkpoint
+    from vogcore.store import check_output
+
+    check_output(options.output, options.overwrite)
+    model = vogcore.gradient_model(options.model, of=options.of, wrt=options.wrt, output=options.output_name)
+    save_checkpoint(model, options.output, {})
+    print(f"{options.output}: {len(model.graph.node)} nodes, opset {_opset(model)}")
+    for kind, values in (("input", model.graph.input), ("output", model.graph.output)):
+        for value in values:
+            print(f"  {kind:6}  {value.name}  {_type(value)}")
+    return 0
+
+
+def _opset(model: Any) -> int:
+    return next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 0)
+
+
+def _type(value: Any) -> str:
+    import onnx
+
+    tensor = value.type.tensor_type
+    sizes = ", ".join(
+        str(dim.dim_value) if dim.HasField("dim_value") else dim.dim_param or "?" for dim in tensor.shape.dim
+    )
+    return f"{onnx.TensorProto.DataType.Name(tensor.elem_type).lower()} ({sizes})"
