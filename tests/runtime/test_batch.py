@@ -151,12 +151,9 @@ def test_original_that_does_not_load_is_an_error():
 
 
 def test_the_default_rewriting_is_the_graph_layer_s(monkeypatch):
-    import sys
-    import types
+    import vogcore.graph
 
-    module = types.ModuleType("vogcore.graph.dynamic_batch")
-    module.dynamic_batch = free
-    monkeypatch.setitem(sys.modules, "vogcore.graph.dynamic_batch", module)
+    monkeypatch.setattr(vogcore.graph, "dynamic_batch", free)
     assert make_batch_dynamic(forward(2), "cpu", threads=1)[1]
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import onnx_ir as ir
 
-from vogcore.autodiff.registry import NO_GRADIENT, RULES, Call, qualified_name
+from vogcore.autodiff.registry import RULES, Call, inputs_with_gradient, outputs_with_gradient, qualified_name
 from vogcore.errors import ModelError, UnsupportedOpError
 from vogcore.graph.emit import Emitter
 from vogcore.graph.prepare import node_name
@@ -20,17 +20,15 @@ def path_nodes(graph: ir.Graph, sources: Sequence[ir.Value], sinks: Sequence[ir.
     active = set(sources)
     forward = []
     for node in graph:
-        reached = any(value in active for value in node.inputs if value is not None)
-        if reached and qualified_name(node) not in NO_GRADIENT:
-            outputs = [value for value in node.outputs if value.type is None or is_float(value)]
-            if outputs:
-                active.update(outputs)
-                forward.append(node)
+        outputs = list(outputs_with_gradient(node))
+        if outputs and any(value in active for value in inputs_with_gradient(node)):
+            active.update(outputs)
+            forward.append(node)
     needed = set(sinks)
     path = []
     for node in reversed(forward):
         if any(value in needed for value in node.outputs):
-            needed.update(value for value in node.inputs if value is not None and value in active)
+            needed.update(value for value in inputs_with_gradient(node) if value in active)
             path.append(node)
     return path[::-1]
 
@@ -57,20 +55,31 @@ def backward(
     """
     path = path_nodes(emit.graph, sources, list(seeds))
     _require_rules(path)
-    active = set(sources) | {value for node in path for value in node.outputs}
+    active = set(sources) | {value for node in path for value in outputs_with_gradient(node)}
     pending: dict[ir.Value, list[ir.Value]] = {value: [seed] for value, seed in seeds.items()}
-    stop = set(sources)
+    gradients: dict[ir.Value, ir.Value] = {}
     for node in reversed(path):
         cotangents = tuple(_collect(emit, pending, value) for value in node.outputs)
+        # A source in the middle of the graph may lie on the path to another one.
+        gradients |= {v: total for v, total in zip(node.outputs, cotangents) if v in sources and total is not None}
         if all(cotangent is None for cotangent in cotangents):
             continue
-        wanted = tuple(value is not None and value in active and _can_change(value) for value in node.inputs)
+        carriers = set(inputs_with_gradient(node)) & active
+        wanted = tuple(value in carriers and _can_change(value) for value in node.inputs)
+        if not any(wanted):
+            continue
         emit.scope = f"vogcore/{node_name(node)}"
         entry = RULES[qualified_name(node)]
-        results = entry.function(Call(node, emit, cotangents, wanted))
-        for value, want, result in zip(node.inputs, wanted, results, strict=False):
-            if value is None or not want or result is None:
+        call = Call(node, emit, cotangents, wanted)
+        if not entry.all_outputs and any(cotangent is not None for cotangent in cotangents[1:]):
+            raise call.unsupported("an output other than its first lies between the input and the logits")
+        results = [*entry.function(call)]
+        results += [None] * (len(node.inputs) - len(results))
+        for index, (value, want, result) in enumerate(zip(node.inputs, wanted, results, strict=True)):
+            if value is None or not want:
                 continue
+            if result is None:
+                raise call.unsupported(f"its input {index} depends on the model's input, which its rule does not cover")
             if entry.broadcasts:
                 result = unbroadcast(emit, result, node.outputs[0], value)
             # A rule may hand on a cotangent it was given, whose shape is known already.
@@ -78,12 +87,14 @@ def backward(
             result.type = result.type if result.type is not None else value.type
             pending.setdefault(value, []).append(result)
     emit.scope = "vogcore"
-    gradients = {}
-    for source in stop:
-        total = _collect(emit, pending, source)
+    for source in sources:
+        total = gradients.get(source) or _collect(emit, pending, source)
         if total is None:
             sinks = ", ".join(repr(value.name) for value in seeds)
-            raise ModelError(f"The output {sinks} does not depend on {source.name!r}, so there is nothing to score.")
+            raise ModelError(
+                f"The output {sinks} does not depend on {source.name!r}, so there is nothing to score; choose another "
+                "tensor to differentiate with respect to."
+            )
         gradients[source] = total
     return gradients
 
@@ -133,8 +144,8 @@ def _collect(emit: Emitter, pending: dict[ir.Value, list[ir.Value]], value: ir.V
     return total
 
 
-def _can_change(value: ir.Value) -> bool:
-    return value.type is None or is_float(value)
+def _can_change(value: ir.Value | None) -> bool:
+    return value is None or value.type is None or is_float(value)
 
 
 def _require_rules(path: Sequence[ir.Node]) -> None:

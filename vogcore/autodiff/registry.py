@@ -7,7 +7,7 @@ is an error that names it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -17,9 +17,18 @@ import onnx_ir as ir
 from vogcore.errors import UnsupportedOpError
 from vogcore.graph.emit import Emitter
 from vogcore.graph.prepare import node_name
-from vogcore.graph.shapes import rank
+from vogcore.graph.shapes import constant, is_float, rank
 
-__all__ = ["NO_GRADIENT", "RULES", "Call", "Rule", "qualified_name", "rule"]
+__all__ = [
+    "NO_GRADIENT",
+    "RULES",
+    "Call",
+    "Rule",
+    "inputs_with_gradient",
+    "outputs_with_gradient",
+    "qualified_name",
+    "rule",
+]
 
 Cotangents: TypeAlias = "Sequence[ir.Value | None]"
 
@@ -65,7 +74,7 @@ class Call:
 
     def known(self, index: int) -> np.ndarray | None:
         """Content of input ``index`` where it is a constant."""
-        return self.emit.known(self.optional(index))
+        return constant(self.optional(index))
 
     def attribute(self, name: str, default: Any = None) -> Any:
         """Value of an attribute as a plain Python object."""
@@ -99,6 +108,9 @@ class Rule:
     broadcasts: bool
     """The cotangents that the function returns have the shape of the output; the engine sums them over the axes
     along which the input was broadcast."""
+    all_outputs: bool
+    """The function reads the cotangents of all outputs; otherwise a use of a second floating-point output on the path
+    is refused."""
 
 
 RULES: dict[str, Rule] = {}
@@ -116,14 +128,23 @@ NO_GRADIENT: frozenset[str] = frozenset(
 """Operators whose output does not change with a small change of a floating-point input."""
 
 
-def rule(*ops: str, broadcasts: bool = False) -> Callable[[RuleFunction], RuleFunction]:
+_FROM_SHAPE_OR_TYPE = {"CastLike": 1, "Dropout": 1}
+"""Operators with an input from this position on that may be floating-point, but never changes the output's values:
+the type to cast to, the ratio of a Dropout in evaluation mode."""
+
+_ROUNDS_TO_INTEGER = {"QuantizeLinear", "DynamicQuantizeLinear"}
+"""Operators whose integer output still stands for the real numbers that went in. Their derivative is zero, but taking
+it so would lose the whole model behind them without a word; so they count as unknown."""
+
+
+def rule(*ops: str, broadcasts: bool = False, all_outputs: bool = False) -> Callable[[RuleFunction], RuleFunction]:
     """Register a function as the rule of one or more operators."""
 
     def register(function: RuleFunction) -> RuleFunction:
         for op in ops:
             if op in RULES or op in NO_GRADIENT:
                 raise ValueError(f"{op} is registered already")
-            RULES[op] = Rule(function, broadcasts)
+            RULES[op] = Rule(function, broadcasts, all_outputs)
         return function
 
     return register
@@ -134,6 +155,26 @@ def qualified_name(node: ir.Node) -> str:
     return node.op_type if node.domain in ("", "ai.onnx") else f"{node.domain}.{node.op_type}"
 
 
-def sorted_ops(ops: Iterable[str]) -> str:
-    """Operators as messages list them."""
-    return ", ".join(sorted(ops))
+def inputs_with_gradient(node: ir.Node) -> Iterator[ir.Value]:
+    """Values that the output may depend on differentiably: the inputs, and what a branch or loop body reads."""
+    stop = _FROM_SHAPE_OR_TYPE.get(qualified_name(node))
+    yield from (value for value in node.inputs[:stop] if value is not None)
+    for attribute in node.attributes.values():
+        if attribute.type == ir.AttributeType.GRAPH:
+            yield from _read_from_outside(attribute.as_graph())
+        elif attribute.type == ir.AttributeType.GRAPHS:
+            for graph in attribute.as_graphs():
+                yield from _read_from_outside(graph)
+
+
+def _read_from_outside(graph: ir.Graph) -> Iterator[ir.Value]:
+    yield from graph.outputs  # a branch may hand an outer value straight on
+    for node in graph:
+        yield from inputs_with_gradient(node)
+
+
+def outputs_with_gradient(node: ir.Node) -> Iterator[ir.Value]:
+    """Outputs that pass a small change of a floating-point input on."""
+    name = qualified_name(node)
+    if name not in NO_GRADIENT:
+        yield from (v for v in node.outputs if v.type is None or is_float(v) or name in _ROUNDS_TO_INTEGER)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import onnx
 import onnx_ir as ir
@@ -66,7 +66,9 @@ def gradient_model(
         found = find_logits(graph, output)
         emit = Emitter(graph)
         logits = flatten_classes(emit, found.logits)
-        target = ir.Value(name=TARGET, shape=ir.Shape([_batch(source)]), type=ir.TensorType(ir.DataType.INT64))
+        target = ir.Value(
+            name=TARGET, shape=ir.Shape([_batch(logits) or _batch(source)]), type=ir.TensorType(ir.DataType.INT64)
+        )
         graph.inputs.append(target)
         cotangent = head.seed(emit, of, logits, target)
         gradient = backward(emit, {logits: cotangent}, [source])[source]
@@ -155,7 +157,7 @@ def _refuse_taken_names(graph: ir.Graph, names: Sequence[str]) -> None:
     for name in names:
         if name in taken:
             raise ModelError(
-                f"The model already has a value named {name!r}; is it a gradient model? Give the forward one."
+                f"The model already has a value named {name!r}, as gradient models do; give the forward model instead."
             )
 
 
@@ -171,7 +173,7 @@ def _type(value: ir.Value) -> str:
 
 
 @contextlib.contextmanager
-def _named(model: ModelLike):  # type: ignore[no-untyped-def]
+def _named(model: ModelLike) -> Iterator[None]:
     """Put the model's path in front of a message that does not name it."""
     try:
         yield

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from vogcore.graph.dynamic_batch import dynamic_batch as dynamic_batch
+    from vogcore.graph.batch_axis import dynamic_batch as dynamic_batch
     from vogcore.graph.load import load_model as load_model
     from vogcore.graph.load import weights_digest as weights_digest
     from vogcore.graph.logits import logits_model as logits_model
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 __all__ = ["dynamic_batch", "load_model", "logits_model", "weights_digest"]
 
 _HOME = {
-    "dynamic_batch": "vogcore.graph.dynamic_batch",
+    "dynamic_batch": "vogcore.graph.batch_axis",
     "load_model": "vogcore.graph.load",
     "logits_model": "vogcore.graph.logits",
     "weights_digest": "vogcore.graph.load",
@@ -25,7 +25,6 @@ def __getattr__(name: str) -> Any:
         from importlib import import_module
 
         value = getattr(import_module(_HOME[name]), name)
-        # The module `dynamic_batch` and the function share a name: the function is what the package offers.
         globals()[name] = value
         return value
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

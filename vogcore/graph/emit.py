@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from vogcore.graph.shapes import constant, dims, rank, static_dims
+from vogcore.graph.shapes import dims, rank, static_dims
 
 __all__ = ["Emitter"]
 
@@ -168,7 +168,3 @@ class Emitter:
         result = self.filled(self.shape(value), 0.0, value.dtype or ir.DataType.FLOAT)
         result.shape = value.shape
         return result
-
-    def known(self, value: ir.Value | None) -> np.ndarray | None:
-        """Content of ``value`` where it does not depend on the run."""
-        return constant(value)

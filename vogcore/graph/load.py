@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TypeAlias
 
+import numpy as np
 import onnx
 from google.protobuf.message import DecodeError
+from onnx import external_data_helper, numpy_helper
 
 from vogcore.errors import ModelError
 
-__all__ = ["ModelLike", "describe", "load_model", "weights_digest"]
+__all__ = ["ModelLike", "constant_tensor", "describe", "load_model", "weights_digest"]
 
 ModelLike: TypeAlias = "str | os.PathLike[str] | bytes | onnx.ModelProto"
 
@@ -32,19 +35,23 @@ def load_model(model: ModelLike) -> onnx.ModelProto:
         The model with all its weights in memory.
 
     Raises:
-        ModelError: the file is missing, unreadable, cut short, or not an ONNX model.
+        ModelError: the file is missing, unreadable, cut short, or not an ONNX model; or its weights lie in another
+            file that cannot be found from bytes or a proto.
     """
     if isinstance(model, onnx.ModelProto):
+        _require_weights(model)
         return model
     name = describe(model)
     try:
         if isinstance(model, bytes):
-            proto = onnx.load_model_from_string(model)
+            proto = onnx.load_model_from_string(model, format="protobuf")
+            _require_weights(proto)
         else:
             path = Path(model)
             if path.is_dir():
                 raise ModelError(f"{name} is a folder; give the path of an .onnx file.")
-            proto = onnx.load_model(path)
+            # Without the format, onnx would take a path that ends in .json or .txt for another encoding.
+            proto = onnx.load_model(path, format="protobuf")
     except FileNotFoundError as error:
         missing = error.filename or name
         raise ModelError(f"{missing} does not exist; check the path of the model and of its external data.") from None
@@ -54,10 +61,15 @@ def load_model(model: ModelLike) -> onnx.ModelProto:
         raise ModelError(
             f"{name} is not an ONNX model, or the file is cut short ({_size(model)} bytes); export it again."
         ) from None
-    except onnx.checker.ValidationError as error:
-        raise ModelError(f"{name} has external data that cannot be used: {_first_line(error)}.") from None
+    except (onnx.checker.ValidationError, ValueError) as error:
+        raise ModelError(
+            f"{name} has external data that cannot be used ({_first_line(error)}); keep the data file beside the "
+            "model, or export it again."
+        ) from None
     if not proto.HasField("graph") or not proto.opset_import or not (proto.graph.node or proto.graph.output):
-        raise ModelError(f"{name} is not an ONNX model: it holds no graph ({_size(model)} bytes); export it again.")
+        raise ModelError(
+            f"{name} is not an ONNX model: it holds no complete graph ({_size(model)} bytes); export it again."
+        )
     try:
         # A 2 GB proto cannot be serialised for the checker; ONNX Runtime checks such a model itself.
         if proto.ByteSize() < onnx.checker.MAXIMUM_PROTOBUF:
@@ -70,14 +82,65 @@ def load_model(model: ModelLike) -> onnx.ModelProto:
 def weights_digest(model: onnx.ModelProto) -> str:
     """Hex SHA-256 over the weights (types, shapes, values, in graph order), whatever the tensors are called.
 
-    Two checkpoints with the same digest compute the same function if their graphs agree.
+    Constants count as weights, also those of branches, loop bodies and local functions. Two checkpoints with the same
+    digest compute the same function if their graphs agree.
     """
     digest = hashlib.sha256()
-    constants = [a.t for node in model.graph.node if node.op_type == "Constant" for a in node.attribute]
-    for tensor in [*model.graph.initializer, *constants]:
+    for tensor in _weights(model):
         digest.update(f"{tensor.data_type}{list(tensor.dims)}".encode())
-        digest.update(onnx.numpy_helper.to_array(tensor).tobytes())
+        content = numpy_helper.to_array(tensor)
+        # Strings come as Python objects, whose bytes would be addresses.
+        digest.update(repr(content.tolist()).encode() if content.dtype == np.object_ else content.tobytes())
     return digest.hexdigest()
+
+
+def _weights(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
+    yield from _graph_weights(model.graph)
+    for function in model.functions:
+        yield from _node_weights(function.node)
+
+
+def _graph_weights(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+    yield from graph.initializer
+    for sparse in graph.sparse_initializer:
+        yield from (sparse.values, sparse.indices)
+    yield from _node_weights(graph.node)
+
+
+def _node_weights(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.TensorProto]:
+    for node in nodes:
+        for attribute in node.attribute:
+            if attribute.type == onnx.AttributeProto.TENSOR:
+                yield attribute.t
+            elif attribute.type == onnx.AttributeProto.GRAPH:
+                yield from _graph_weights(attribute.g)
+            elif node.op_type == "Constant":  # value_float, value_ints, ...: numbers without a tensor around them
+                yield constant_tensor(attribute)
+
+
+def constant_tensor(attribute: onnx.AttributeProto) -> onnx.TensorProto:
+    """The value of a Constant node as a tensor, whichever of its attributes holds it."""
+    if attribute.type == onnx.AttributeProto.TENSOR:
+        return attribute.t
+    if attribute.type == onnx.AttributeProto.SPARSE_TENSOR:
+        return attribute.sparse_tensor.values
+    value = onnx.helper.get_attribute_value(attribute)
+    kind = {
+        onnx.AttributeProto.FLOAT: np.float32, onnx.AttributeProto.FLOATS: np.float32,
+        onnx.AttributeProto.INT: np.int64, onnx.AttributeProto.INTS: np.int64,
+    }.get(attribute.type, np.object_)  # fmt: skip
+    return numpy_helper.from_array(np.asarray(value, kind))
+
+
+def _require_weights(model: onnx.ModelProto) -> None:
+    """Bytes and protos have no folder in which weights kept in another file could be found."""
+    for tensor in model.graph.initializer:
+        if external_data_helper.uses_external_data(tensor):
+            location = external_data_helper.ExternalDataInfo(tensor).location
+            raise ModelError(
+                f"The weights of the model (first {tensor.name!r}) lie in another file, {location!r}; give the path of "
+                "the model instead of its bytes, or load it with its external data."
+            )
 
 
 def _first_line(error: Exception) -> str:

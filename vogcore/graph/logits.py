@@ -35,13 +35,21 @@ def choose_output(graph: ir.Graph, output: str | None) -> ir.Value:
     if output is not None:
         for value in graph.outputs:
             if value.name == output:
+                if value.type is not None and not is_float(value):
+                    raise ModelError(
+                        f"The output {output!r} has type {str(value.dtype).lower()}, but class scores are "
+                        f"floating-point numbers; choose another output (outputs: {_listed(names)})."
+                    )
                 return value
         raise ModelError(f"The model has no output {output!r}; its outputs are {_listed(names)}.")
     floats = [value for value in graph.outputs if is_float(value)]
     if len(floats) == 1:
         return floats[0]
     if not floats:
-        raise ModelError(f"No output of the model has a floating-point type (outputs: {_listed(names)}).")
+        raise ModelError(
+            f"No output of the model has a floating-point type (outputs: {_listed(names)}); export the class scores, "
+            "not only the predicted class."
+        )
     raise ModelError(
         f"The model has {len(floats)} floating-point outputs ({_listed([v.name for v in floats])}); "
         "choose the one with the class scores (output=..., on the command line --output-name)."
@@ -61,6 +69,7 @@ def find_logits(graph: ir.Graph, output: str | None = None) -> Head:
             logits = node.inputs[0]
             if logits is None or not _normalises_classes(node, logits):
                 break
+            _require_classes(scores, scores.name or "output")  # (batch * tokens, C) may hide behind a Reshape
             return Head(_require_classes(logits, node_name(node)), node.op_type)
         if node.op_type not in _TRANSPARENT or node.inputs[0] is None:
             break

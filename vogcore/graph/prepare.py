@@ -22,6 +22,9 @@ __all__ = ["MINIMUM_OPSET", "node_name", "prepare"]
 MINIMUM_OPSET = 18
 """Oldest opset that gradient rules emit. At 17 and 18 the CUDA provider has a kernel for every op they use."""
 
+INITIALIZERS_APART = 4
+"""First version of the file format in which initializers need not be inputs."""
+
 # onnx-ir tells about every value it could not lift or fold; none of it concerns the user of a gradient graph.
 logging.getLogger("onnx_ir").setLevel(logging.ERROR)
 
@@ -37,19 +40,37 @@ def prepare(model: onnx.ModelProto) -> ir.Model:
     Raises:
         ModelError: the opset cannot be raised to 18, or a node was left in training mode.
     """
-    model = _raise_opset(model)
-    if model.functions:
-        # Inlining first lets shape inference see into the bodies.
-        inlined = ir.from_proto(model)
-        passes.InlinePass()(inlined)
-        model = ir.to_proto(inlined)
-    model = _infer_shapes(model)
-    result = ir.from_proto(model)
-    passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(result)
-    passes.RemoveInitializersFromInputsPass()(result)
+    # Functions first: the version converter would drop their bodies.
+    model = ir.to_proto(_simplified(ir.from_proto(model)))
+    model = _infer_shapes(_raise_opset(model))
+    result = _simplified(ir.from_proto(model))  # the converter writes Constant nodes
     passes.RemoveUnusedNodesPass()(result)
-    _require_evaluation_mode(result.graph)
     return result
+
+
+def _simplified(model: ir.Model) -> ir.Model:
+    """Functions inlined, constants and overridable inputs turned into plain initializers; refused in training mode."""
+    if model.functions:
+        _require_one_opset(model)
+        passes.InlinePass()(model)
+    passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
+    passes.RemoveInitializersFromInputsPass()(model)
+    # Older formats required every initializer among the inputs.
+    model.ir_version = max(model.ir_version, INITIALIZERS_APART)
+    _require_evaluation_mode(model.graph)
+    return model
+
+
+def _require_one_opset(model: ir.Model) -> None:
+    """Inlining keeps the nodes of a function as they are, which is right at its own opset only."""
+    version = model.opset_imports.get("")
+    for function in model.functions.values():
+        own = function.opset_imports.get("")
+        if own is not None and version is not None and own != version:
+            raise ModelError(
+                f"The local function {function.name!r} has opset {own} but the model has opset {version}; export the "
+                "model again without local functions."
+            )
 
 
 def _raise_opset(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -51,8 +51,7 @@ def make_batch_dynamic(
         ProviderError: the provider cannot run here.
     """
     if rewrite is None:
-        # From the module, not the package: there the function's name is also the module's.
-        from vogcore.graph.dynamic_batch import dynamic_batch
+        from vogcore.graph import dynamic_batch
 
         rewrite = dynamic_batch
     rewritten = rewrite(model)

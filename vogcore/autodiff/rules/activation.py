@@ -85,9 +85,14 @@ def prelu(call: Call) -> Cotangents:
 
 @rule("Clip")
 def clip(call: Call) -> Cotangents:
-    """y = min(max(x, low), high): dx = dy where low <= x <= high (torch.clamp keeps the gradient at the bounds)."""
+    """y = min(max(x, low), high): dx = dy where low <= x <= high, for torch.clamp keeps the gradient at the bounds.
+
+    torch.relu6, which is exported as a Clip to (0, 6), drops it there: 0 is common in front of it.
+    """
     emit, x, result = call.emit, call.x, call.dy
-    for index, op in ((1, "GreaterOrEqual"), (2, "LessOrEqual")):
+    bounds = [None if (known := call.known(i)) is None else float(known.reshape(-1)[0]) for i in (1, 2)]
+    strict = bounds == [0.0, 6.0]
+    for index, op in ((1, "Greater" if strict else "GreaterOrEqual"), (2, "Less" if strict else "LessOrEqual")):
         bound = call.optional(index)
         if bound is not None:
             result = emit.masked(emit.compare(op, x, bound), result)

@@ -50,12 +50,15 @@ def div(call: Call) -> Cotangents:
 def power(call: Call) -> Cotangents:
     """y = a^b: da = dy b a^(b-1), db = dy y log a (zero where a <= 0, as torch has it for a = 0)."""
     emit, base, exponent = call.emit, call.input(0), call.input(1)
+    exponent_type = exponent.dtype or ir.DataType.FLOAT  # may differ from that of the base
     da = db = None
     known = call.known(1)
     if call.wanted[0]:
         if known is not None and known.size == 1:
             number = float(known.reshape(()))
-            if number == 2.0:  # the commonest case, without a Pow
+            if number == 0.0:  # 0 * 0^-1 is not finite, where the derivative is 0
+                slope = emit.zeros_like(base)
+            elif number == 2.0:  # the commonest case, without a Pow
                 slope = emit.op("Add", base, base)
             else:
                 raised = emit.op("Pow", base, emit.scalar(number - 1.0, base))
@@ -73,6 +76,7 @@ def power(call: Call) -> Cotangents:
         positive = emit.compare("Greater", base, emit.scalar(0.0, base))
         logarithm = emit.masked(positive, emit.op("Log", base))
         db = emit.op("Mul", call.dy, emit.op("Mul", call.y, logarithm))
+        db = emit.cast(db, exponent_type)
     return [da, db]
 
 

@@ -41,24 +41,14 @@ def matmul(call: Call) -> Cotangents:
         n = max(rank_b, 2)
         if n == 2 and max(rank_a, 2) > 2:
             # One matrix for all leading indices: a single product over the flattened rows, nothing to sum.
-            flat_left = emit.op("Reshape", left, _rows(call, left))
-            flat_dy = emit.op("Reshape", dy, _rows(call, dy, b if rank_b == 2 else None))
+            flat_left = emit.op("Reshape", left, emit.op("Concat", emit.ints(-1), emit.dim(left, -1), axis=0))
+            flat_dy = emit.op("Reshape", dy, emit.op("Concat", emit.ints(-1), emit.dim(right, -1), axis=0))
             db = emit.op("MatMul", emit.op("Transpose", flat_left, perm=[1, 0]), flat_dy)
             db = emit.reshape_like(db, b)
         else:
             db = emit.op("MatMul", transpose_last(call, left), dy)
             db = _sum_leading(call, db, right, left, b, max(rank_a, 2))
     return [da, db]
-
-
-def _rows(call: Call, value: ir.Value, columns_of: ir.Value | None = None) -> ir.Value:
-    """Reshape target (-1, size of the last axis)."""
-    emit = call.emit
-    if columns_of is not None:
-        return emit.op("Concat", emit.ints(-1), emit.dim(columns_of, 1), axis=0)
-    if value.shape is None:
-        return emit.ints(-1, 1)
-    return emit.op("Concat", emit.ints(-1), emit.dim(value, len(value.shape) - 1), axis=0)
 
 
 def _sum_leading(

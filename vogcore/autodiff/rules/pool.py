@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from vogcore.autodiff.registry import Call, Cotangents, rule
 from vogcore.autodiff.rules.conv import Window, spatial_rank, transposed, window
-from vogcore.autodiff.rules.shape import END
+from vogcore.autodiff.rules.shape import END, scalar
 from vogcore.graph.shapes import static_dims
 
 
@@ -21,8 +21,6 @@ def max_pool(call: Call) -> Cotangents:
     share a position, hence the addition.
     """
     emit, x = call.emit, call.x
-    if len(call.cotangents) > 1 and call.cotangents[1] is not None:
-        raise call.unsupported("its Indices output has no gradient")
     if call.attribute("storage_order", 0):
         raise call.unsupported("storage_order=1 is not covered")
     if len(call.node.outputs) < 2:
@@ -137,9 +135,16 @@ def global_average_pool(call: Call) -> Cotangents:
 
 @rule("GlobalMaxPool")
 def global_max_pool(call: Call) -> Cotangents:
-    """dy goes to the positions that attain the maximum, in equal parts where several do (torch.amax)."""
+    """dy goes to the position of the maximum; among ties to the first one (torch.nn.AdaptiveMaxPool2d)."""
     emit, x = call.emit, call.x
-    hit = emit.cast(emit.compare("Equal", x, call.y), x.dtype or ir.DataType.FLOAT)
-    axes = emit.ints(*range(2, 2 + spatial_rank(call)))
-    count = emit.op("ReduceSum", hit, axes, keepdims=1)
-    return [emit.op("Mul", hit, emit.op("Div", call.dy, count))]
+    flat = emit.op("Reshape", x, emit.ints(0, 0, -1))
+    sizes = static_dims(x, range(2, 2 + spatial_rank(call)))
+    if sizes is not None:
+        positions = emit.constant(np.arange(math.prod(sizes)))
+    else:
+        count = emit.op("Slice", emit.op("Shape", flat), emit.ints(2), emit.ints(3))
+        positions = emit.typed(ir.DataType.INT64, "Range", emit.constant(0), scalar(emit, count), emit.constant(1))
+    first = emit.typed(ir.DataType.INT64, "ArgMax", flat, axis=2, keepdims=1)
+    hit = emit.cast(emit.compare("Equal", first, positions), x.dtype or ir.DataType.FLOAT)
+    spread = emit.op("Mul", hit, emit.op("Reshape", call.dy, emit.ints(0, 0, 1)))
+    return [emit.reshape_like(spread, x)]

@@ -74,10 +74,9 @@ def reduce_max(call: Call) -> Cotangents:
     emit = call.emit
     dy, y = _parts(call)
     axes, _, nothing = _axes(call)
-    hit = emit.cast(emit.compare("Equal", call.x, y), call.x.dtype or ir.DataType.FLOAT)
-    hit.shape = call.x.shape
     if nothing:
         return [dy]
+    hit = emit.cast(emit.compare("Equal", call.x, y), call.x.dtype or ir.DataType.FLOAT)
     count = emit.op("ReduceSum", hit, axes, keepdims=1)
     return [emit.op("Mul", hit, emit.op("Div", dy, count))]
 

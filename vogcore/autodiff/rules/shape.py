@@ -91,7 +91,7 @@ def concat(call: Call) -> Cotangents:
     return [part if want else None for part, want in zip(parts, call.wanted)]
 
 
-@rule("Split")
+@rule("Split", all_outputs=True)
 def split(call: Call) -> Cotangents:
     """dx = the cotangents of the parts, joined; zeros for a part that is not used."""
     emit = call.emit
