@@ -153,6 +153,20 @@ def test_hardest_of_each_class_and_of_a_stage(make_scores):
     assert scores.easiest(1, per_class=True, stage="late")["class 1"].tolist() == [1]
 
 
+def test_every_score_has_its_own_hard_end(make_scores):
+    scores = make_scores(n=3)
+    stage = scores.stages["all"]
+    stage.vog[:], stage.vog_raw[:] = [1.0, 2.0, 3.0], [3.0, 1.0, 2.0]
+    stage.directions["vog"] = Direction(measured="lower is harder")
+    stage.directions["vog_raw"] = Direction(measured="higher is harder")
+    assert scores.hardest(3).tolist() == [0, 1, 2]
+    assert scores.hardest(3, score="vog_raw").tolist() == [0, 2, 1]
+    assert scores.easiest(1, score="vog_raw").tolist() == [1]
+    stage.vog_relative = None
+    with pytest.raises(SettingsError, match="Stage 'all' has no vog_relative"):
+        scores.hardest(1, score="vog_relative")
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [

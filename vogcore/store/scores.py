@@ -248,11 +248,17 @@ class Scores:
             raise SettingsError(f"There is no stage {name!r}; these scores have {_names(self.stages)}.") from None
 
     @overload
-    def hardest(self, n: int, per_class: Literal[False] = False, stage: str = ALL) -> Int64Array: ...
+    def hardest(
+        self, n: int, per_class: Literal[False] = False, stage: str = ALL, score: str = "vog"
+    ) -> Int64Array: ...
     @overload
-    def hardest(self, n: int, per_class: Literal[True], stage: str = ALL) -> dict[str, Int64Array]: ...
-    def hardest(self, n: int, per_class: bool = False, stage: str = ALL) -> Int64Array | dict[str, Int64Array]:
-        """Positions of the n hardest examples, hardest first, by the normalised VoG of a stage.
+    def hardest(
+        self, n: int, per_class: Literal[True], stage: str = ALL, score: str = "vog"
+    ) -> dict[str, Int64Array]: ...
+    def hardest(
+        self, n: int, per_class: bool = False, stage: str = ALL, score: str = "vog"
+    ) -> Int64Array | dict[str, Int64Array]:
+        """Positions of the n hardest examples, hardest first, by one of the scores of a stage.
 
         The hard end is the one measured in the run where that is decided, else the claimed one. Ties keep the order
         of the data set; NaN scores come last.
@@ -261,31 +267,42 @@ class Scores:
             n: how many; more than there are gives all.
             per_class: n of each class instead (by label), as a dict with one entry for each class name.
             stage: which window of checkpoints.
+            score: ``"vog"`` (class-normalised), ``"vog_raw"`` or ``"vog_relative"``.
 
         Returns:
             int64 positions (m,), m <= n, or a dict of them.
 
         Raises:
-            SettingsError: n is negative, there is no such stage, or per_class without labels or with two classes of
+            SettingsError: n is negative, there is no such stage or score, or per_class without labels or with two classes of
                 one name.
         """
-        direction = self.stage(stage).direction()
-        return self._extreme(n, per_class, stage, high=direction.hard_is_high)
+        direction = self.stage(stage).direction(score)
+        return self._extreme(n, per_class, stage, score, high=direction.hard_is_high)
 
     @overload
-    def easiest(self, n: int, per_class: Literal[False] = False, stage: str = ALL) -> Int64Array: ...
+    def easiest(
+        self, n: int, per_class: Literal[False] = False, stage: str = ALL, score: str = "vog"
+    ) -> Int64Array: ...
     @overload
-    def easiest(self, n: int, per_class: Literal[True], stage: str = ALL) -> dict[str, Int64Array]: ...
-    def easiest(self, n: int, per_class: bool = False, stage: str = ALL) -> Int64Array | dict[str, Int64Array]:
+    def easiest(
+        self, n: int, per_class: Literal[True], stage: str = ALL, score: str = "vog"
+    ) -> dict[str, Int64Array]: ...
+    def easiest(
+        self, n: int, per_class: bool = False, stage: str = ALL, score: str = "vog"
+    ) -> Int64Array | dict[str, Int64Array]:
         """Positions of the n easiest examples, easiest first; otherwise as :meth:`hardest`."""
-        direction = self.stage(stage).direction()
-        return self._extreme(n, per_class, stage, high=not direction.hard_is_high)
+        direction = self.stage(stage).direction(score)
+        return self._extreme(n, per_class, stage, score, high=not direction.hard_is_high)
 
-    def _extreme(self, n: int, per_class: bool, stage: str, *, high: bool) -> Int64Array | dict[str, Int64Array]:
+    def _extreme(
+        self, n: int, per_class: bool, stage: str, score: str, *, high: bool
+    ) -> Int64Array | dict[str, Int64Array]:
         n = operator.index(n)
         if n < 0:
             raise SettingsError(f"The number of examples must be 0 or more, not {n}.")
-        vog = self.stages[stage].vog
+        vog = getattr(self.stages[stage], score)
+        if vog is None:
+            raise SettingsError(f"Stage {stage!r} has no {score}; choose another score.")
         # A stable sort of the negated score keeps ties in order and NaN at the end, whichever end is asked for.
         order = np.argsort(-vog if high else vog, kind="stable").astype(np.int64, copy=False)
         if not per_class:
