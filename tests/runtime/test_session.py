@@ -287,8 +287,8 @@ def test_gradient_graph_of_two_inputs_is_refused():
 
 
 def test_metadata_that_does_not_fit_is_refused():
-    with pytest.raises(ModelError, match="names the input 'pixels' and the logits 'logits'"):
-        GradientSession(gradient(metadata={"vogcore.wrt": "pixels"}), **CPU)
+    with pytest.raises(ModelError, match="names the logits 'scores', and the model has the outputs logits, vogcore_"):
+        GradientSession(gradient(metadata={"vogcore.logits": "scores"}), **CPU)
 
 
 def test_metadata_names_the_logits():
@@ -372,6 +372,42 @@ def test_integer_input_has_no_gradient():
     built = _with_target(nodes, [("x", TensorProto.INT64, ["N", 2])], [("logits", TensorProto.FLOAT, ["N", 2])])
     with pytest.raises(ModelError, match="of type int64, gradients need a floating-point one"):
         GradientSession(built, **CPU)
+
+
+def embedding_gradient(batch: int | str = "N", element: int = TensorProto.INT64):
+    """logits = the embedding of two tokens, summed; the gradient with respect to the embedding (N, 2, 3)."""
+    nodes = [
+        helper.make_node("Gather", ["table", "tokens"], ["embedded"]),
+        helper.make_node("ReduceSum", ["embedded", "axes"], ["logits"], keepdims=0),
+        helper.make_node("Tanh", ["embedded"], ["vogcore_gradient"]),
+    ]
+    return model(
+        nodes,
+        [("tokens", element, [batch, 2]), ("vogcore_target", TensorProto.INT64, [batch])],
+        [("logits", TensorProto.FLOAT, [batch, 3]), ("vogcore_gradient", TensorProto.FLOAT, [batch, 2, 3])],
+        [("table", np.arange(12, dtype=np.float32).reshape(4, 3)), ("axes", np.array([1]))],
+        {"vogcore.wrt": "embedded"},
+    )
+
+
+@pytest.mark.parametrize("batch", ["N", 2])
+def test_gradients_of_a_value_inside_have_its_shape(batch):
+    session = GradientSession(embedding_gradient(batch), **CPU)
+    assert (session.input_name, session.wrt) == ("tokens", "embedded")
+    tokens = np.array([[0, 3], [1, 2], [3, 3]], np.int32)
+    logits, gradient = session.run(tokens, [0, 1, 2])
+    table = np.arange(12, dtype=np.float32).reshape(4, 3)
+    np.testing.assert_array_equal(logits, table[tokens].sum(axis=1))
+    np.testing.assert_allclose(gradient, np.tanh(table[tokens]), rtol=1e-6)
+
+
+def test_tokens_that_do_not_fit():
+    session = GradientSession(embedding_gradient(element=TensorProto.INT32), where="a.onnx", **CPU)
+    with pytest.raises(DataError, match="takes int32 and got float32, convert the examples, and leave out preproc"):
+        session.run(np.zeros((1, 2), np.float32), [0])
+    with pytest.raises(DataError, match=r"takes int32, which cannot hold the examples' values 0 to 4294967296"):
+        session.run(np.array([[0, 1 << 32]]), [0])
+    assert session.run(np.array([[0, 3]], np.uint64), [0])[1].shape == (1, 2, 3)
 
 
 def test_runs_repeat_bit_for_bit():

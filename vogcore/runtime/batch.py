@@ -133,7 +133,7 @@ def run_batches(
             `batch_size` is rounded to a multiple of it.
 
     Returns:
-        Logits (n, C), float32 or float64, and gradients (n, *session.input_shape), C-contiguous, in the model's type.
+        Logits (n, C), float32 or float64, and gradients as :meth:`GradientSession.run` gives them, C-contiguous.
 
     Raises:
         SettingsError: `batch_size` is not positive.

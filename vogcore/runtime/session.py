@@ -58,11 +58,25 @@ class _ExampleSession:
         if len(x) == 0:
             raise DataError(f"{self.where}: got a block without examples for the input {self.input_name}.")
         if not np.can_cast(x.dtype, self.input_dtype, "same_kind"):
+            advice = "convert the examples"
+            if x.dtype.kind == "f" and self.input_dtype.kind in "iu":
+                advice += ", and leave out preprocessing, which makes floats of integers"
             raise DataError(
-                f"{self.where}: the input {self.input_name} takes {self.input_dtype} and got {x.dtype}, "
-                "convert the examples."
+                f"{self.where}: the input {self.input_name} takes {self.input_dtype} and got {x.dtype}, {advice}."
             )
+        self._require_range(x)
         return np.ascontiguousarray(x, dtype=self.input_dtype)
+
+    def _require_range(self, x: npt.NDArray) -> None:
+        """Integers that a narrower type would wrap around without a word (a token index, above all) are refused."""
+        if self.input_dtype.kind not in "iu" or np.can_cast(x.dtype, self.input_dtype, "safe"):
+            return
+        limits = np.iinfo(self.input_dtype)
+        if int(x.min(initial=0)) < limits.min or int(x.max(initial=0)) > limits.max:
+            raise DataError(
+                f"{self.where}: the input {self.input_name} takes {self.input_dtype}, which cannot hold the examples' "
+                f"values {x.min()} to {x.max()}; check that they are meant for this model."
+            )
 
     def _run(self, outputs: list[str], feeds: dict[str, npt.NDArray], n: int) -> list[npt.NDArray]:
         if self.fixed_batch is None or self.fixed_batch == n:
@@ -106,9 +120,11 @@ class GradientSession(_ExampleSession):
     """A gradient graph, as made by ``vogcore.gradient_model``, ready to run.
 
     Attributes:
-        input_name: the input that gradients are taken of.
+        input_name: the input that takes the examples.
         input_shape: shape of one example, None for a dynamic dimension.
         input_dtype: type that the model takes.
+        wrt: the value that gradients are taken of: the input, or a float tensor inside the model, such as the output
+            of an embedding.
         n_classes: width of the logits, None where the model leaves it open.
         fixed_batch: leading dimension of the input where the model fixes it, else None.
         provider: where it runs.
@@ -127,9 +143,10 @@ class GradientSession(_ExampleSession):
         """Load a gradient graph.
 
         Args:
-            gradient_model: a model with a float input, the int64 input "vogcore_target" (N,), logits (N, C) and
-                "vogcore_gradient" of the input's shape. The metadata "vogcore.wrt" and "vogcore.logits" name input
-                and logits; without them they are the other input and the first other output.
+            gradient_model: a model with one input of examples, the int64 input "vogcore_target" (N,), logits (N, C)
+                and "vogcore_gradient" (N, ...). The metadata "vogcore.wrt" and "vogcore.logits" name what gradients
+                are taken of and the logits; without them they are the input and the first other output. Gradients of
+                the input need a float input; those of a value inside the model do not.
             provider: as for :class:`Session`.
             threads: as for :class:`Session`.
             where: as for :class:`Session`.
@@ -151,17 +168,16 @@ class GradientSession(_ExampleSession):
                 )
         inputs = [name for name in session.input_names if name != _TARGET]
         logits = [name for name in session.output_names if name != _GRADIENT]
-        input_name = session.metadata.get("vogcore.wrt") or _only_input(where, inputs)
+        input_name = _only_input(where, inputs)
         logits_name = session.metadata.get("vogcore.logits") or (logits[0] if logits else "")
-        if input_name not in inputs or logits_name not in logits:
+        if logits_name not in logits:
             raise ModelError(
-                f"{where}: a gradient graph names the input {input_name!r} and the logits {logits_name!r}, and the "
-                f"model has the inputs {', '.join(inputs)} and the outputs {', '.join(session.output_names)}; make "
-                "it again with vogcore.gradient_model."
+                f"{where}: a gradient graph names the logits {logits_name!r}, and the model has the outputs "
+                f"{', '.join(session.output_names)}; make it again with vogcore.gradient_model."
             )
-        _only_input(where, inputs)
         super().__init__(session, input_name)
-        if self.input_dtype.kind != "f":
+        self.wrt: str = session.metadata.get("vogcore.wrt") or input_name
+        if self.wrt == input_name and self.input_dtype.kind != "f":
             raise ModelError(
                 f"{where}: the input {input_name} is of type {self.input_dtype}, gradients need a floating-point one."
             )
@@ -179,7 +195,8 @@ class GradientSession(_ExampleSession):
             target: class index of every example (n,), of an integer type.
 
         Returns:
-            Logits (n, C), float32 or float64, and gradients (n, *input_shape) in the model's type.
+            Logits (n, C), float32 or float64, and gradients in the model's type: (n, *input_shape), or (n, ...) with
+            the shape of the value inside the model that they are taken of.
 
         Raises:
             DataError: examples or targets do not fit the model.
@@ -188,7 +205,7 @@ class GradientSession(_ExampleSession):
         x = self._examples(x)
         target = self._targets(target, len(x))
         logits, gradient = self._run([self.logits_name, _GRADIENT], {self.input_name: x, _TARGET: target}, len(x))
-        if gradient.shape != x.shape:
+        if self.wrt == self.input_name and gradient.shape != x.shape:
             raise ModelError(
                 f"{self.where}: the gradient has shape {gradient.shape} for examples of shape {x.shape}, "
                 "make the gradient graph again with vogcore.gradient_model."
