@@ -100,7 +100,8 @@ def vjp_model(model: ModelLike, wrt: Sequence[str], output: str | None = None) -
         sources = [_choose_source(graph, name) for name in wrt]
         chosen = next((value for value in graph.outputs if output is None or value.name == output), None)
         if chosen is None:
-            raise ModelError(f"The model has no output {output!r}.")
+            listed = ", ".join(repr(value.name) for value in graph.outputs)
+            raise ModelError(f"The model has no output {output!r}; its outputs are {listed}.")
         emit = Emitter(graph)
         cotangent = ir.Value(name=COTANGENT, shape=chosen.shape, type=chosen.type)
         graph.inputs.append(cotangent)
@@ -116,7 +117,10 @@ def _choose_source(graph: ir.Graph, wrt: str | None) -> ir.Value:
         values = {value.name: value for value in [*inputs, *graph.initializers.values()]}
         values |= {value.name: value for node in graph for value in node.outputs}
         if wrt not in values:
-            raise ModelError(f"The model has no value named {wrt!r} to differentiate with respect to.")
+            listed = ", ".join(repr(value.name) for value in inputs)
+            raise ModelError(
+                f"The model has no value named {wrt!r} to differentiate with respect to; its inputs are {listed}."
+            )
         if not is_float(values[wrt]):
             raise ModelError(
                 f"{wrt!r} has type {_type(values[wrt])}, and only floating-point values have gradients; choose the "

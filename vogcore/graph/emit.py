@@ -26,7 +26,7 @@ class Emitter:
         self.scope = "vogcore"
         self._counter = 0
         self._taken = {value.name for node in graph for value in node.outputs} | set(graph.initializers)
-        self._taken |= {value.name for value in graph.inputs}
+        self._taken |= {value.name for value in graph.inputs} | {node.name for node in graph}
         self._constants: dict[tuple[str, tuple[int, ...], bytes], ir.Value] = {}
         self._shapes: dict[ir.Value, ir.Value] = {}
 
