@@ -4,41 +4,44 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable, Sequence
+import warnings
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
 
 from vogcore.data import Preprocess, open_source
-from vogcore.errors import CheckpointError, DataError, GradientError
+from vogcore.errors import VogcoreWarning
 from vogcore.runtime import choose_provider
 from vogcore.scoring.assemble import Run, assemble
 from vogcore.scoring.checkpoints import Checkpoints, find_checkpoints
 from vogcore.scoring.inputs import (
+    archive_targets,
+    check_count,
     check_outputs,
     check_target_checkpoint,
     choose_batch,
     choose_class_names,
     choose_examples,
     predictions_from_logits,
-    probe,
 )
 from vogcore.scoring.moments import BlockMoments
 from vogcore.scoring.progress import Progress, Silent
-from vogcore.scoring.record import versions
+from vogcore.scoring.record import gradients_record, model_record
 from vogcore.scoring.run import Clock, GradientPass, ModelPass, block_size
 from vogcore.scoring.sessions import Sessions
 from vogcore.scoring.settings import Settings, choose_channel_axis
-from vogcore.scoring.sources import ArchiveGradients, ArrayGradients, spool
+from vogcore.scoring.sources import open_gradients_of
 from vogcore.scoring.stages import StageSpec, resolve_stages
-from vogcore.store import CheckpointInfo, GradientWriter, Scores, open_gradients
+from vogcore.scoring.stored import check_statistics, open_statistics, require_statistics
+from vogcore.store import CheckpointInfo, GradientWriter, Scores
 
 __all__ = ["score", "score_gradients"]
 
 MEMORY = 1 << 30
 """Bytes for the moments and values of one block of examples."""
-_OF_THE_GRADIENTS = ("of", "target", "target_checkpoint", "data", "preprocess", "wrt")
-"""Settings that were decided when an archive's gradients were computed."""
+_MOST_THREADS = 1024
+"""More are a mistake that would take the machine down before it fails."""
 
 
 def score(
@@ -130,63 +133,69 @@ def score(
     progress = progress if progress is not None else Silent()
     clock = Clock()
     check_outputs(out, keep_gradients, overwrite)
-    source = open_source(
-        data,
-        labels,
-        ids=ids,
-        class_names=class_names,
-        preprocess=preprocess,
-        x_name=x_name,
-        y_name=y_name,
-        require_labels=settings.target == "label",
-    )
-    chosen = choose_provider(provider)
-    found, notes = find_checkpoints(checkpoints)
-    windows = resolve_stages(len(found), stages)
-    check_target_checkpoint(settings, len(found))
-    sessions = Sessions(found, settings, chosen, threads, wrt=wrt, output=output)
-    with clock.time("sessions"):
-        sessions.check()
-    n, batch = len(source), choose_batch(batch_size, source.shape)
-    ids = source.ids if source.ids is not None else np.arange(n, dtype=np.int64)
-    n_logits, shape = probe(sessions, source)
-    classes = choose_class_names(source, found[-1].class_names, n_logits, settings)
-    axis = choose_channel_axis(settings, shape)
-    infos = [CheckpointInfo(c.name, c.step, c.epoch, c.sha256) for c in found]
-    with clock.time("data"):
-        fingerprint = source.fingerprint()
-    record = {
-        **settings.to_dict(),
-        "channel_axis": axis,
-        "stages": {name: indices.tolist() for name, indices in windows.items()},
-        "data": {"name": source.name, "shape": [n, *source.shape], "sha256": fingerprint},
-        "preprocess": preprocess.to_dict() if preprocess is not None else None,
-        "wrt": wrt,
-        "output": output,
-        "provider": chosen.name,
-        "device": chosen.device,
-        "threads": threads,
-        "batch_size": batch,
-        "classes_from": "labels" if source.labels is not None else "target",
-        "versions": versions(),
-    }
-    pixels = int(np.prod(shape))
-    size = block_size(
-        n,
-        int(np.prod(source.shape)) * 4,
-        pixels,
-        BlockMoments.sets(windows),
-        8 if moments == "float64" else 4,
-        memory,
-    )
+    batch_size, threads = check_count("batch_size", batch_size), check_count("threads", threads, _MOST_THREADS)
+    stored = open_statistics(settings)
     with contextlib.ExitStack() as stack:
+        source = open_source(
+            data,
+            labels,
+            ids=ids,
+            class_names=class_names,
+            preprocess=preprocess,
+            x_name=x_name,
+            y_name=y_name,
+            require_labels=settings.target == "label",
+        )
+        if isinstance(data, str | os.PathLike):  # opened here, closed here
+            stack.callback(getattr(source, "close", lambda: None))
+        chosen = choose_provider(provider)
+        found, notes = find_checkpoints(checkpoints)
+        for note in notes:
+            warnings.warn(note, VogcoreWarning, stacklevel=2)
+        windows = resolve_stages(len(found), stages)
+        check_target_checkpoint(settings, len(found))
+        sessions = Sessions(found, settings, chosen, threads, wrt=wrt, output=output)
+        with clock.time("sessions"):
+            model = sessions.check(source.read(0, 1))
+        n, batch = len(source), choose_batch(batch_size, source.shape, sessions.fixed_batch)
+        ids = source.ids if source.ids is not None else np.arange(n, dtype=np.int64)
+        classes = choose_class_names(source, found[-1].class_names, model.classes, settings)
+        axis = choose_channel_axis(settings, model.gradient_shape)
+        infos = [CheckpointInfo(c.name, c.step, c.epoch, c.sha256) for c in found]
+        with clock.time("data"):
+            fingerprint = source.fingerprint()
+        record = model_record(
+            settings,
+            axis,
+            windows,
+            source,
+            fingerprint,
+            wrt=wrt,
+            output=output,
+            provider=chosen,
+            threads=threads,
+            batch=batch,
+        )
+        if stored is not None:
+            classes = check_statistics(stored, settings, record, classes, infos, windows, exact=True)
+            if source.labels is not None:
+                require_statistics(stored, settings, source.labels)
+        size = block_size(
+            n,
+            int(np.prod(source.shape)) * np.dtype(source.dtype).itemsize,
+            int(np.prod(model.gradient_shape)),
+            BlockMoments.sets(windows),
+            np.dtype(moments).itemsize,
+            memory,
+            batch,
+        )
         writer = None
         if keep_gradients is not None:
             writer = stack.enter_context(
                 GradientWriter(
                     keep_gradients,
                     n,
-                    shape,
+                    model.gradient_shape,
                     keep_dtype,
                     labels=source.labels,
                     ids=ids,
@@ -205,7 +214,8 @@ def score(
             ids,
             [c.name for c in found],
             settings,
-            classes=len(classes),
+            classes=model.classes,
+            shape=model.gradient_shape,
             batch=batch,
             writer=writer,
             clock=clock,
@@ -213,7 +223,7 @@ def score(
         raw = GradientPass(
             models,
             ids=ids,
-            shape=shape,
+            shape=model.gradient_shape,
             stages=windows,
             settings=settings,
             channel_axis=axis,
@@ -223,20 +233,21 @@ def score(
         ).run()
     run = Run(
         labels=source.labels if source.labels is not None else np.full(n, -1, np.int64),
-        groups=models.groups,
+        groups=source.labels if source.labels is not None else models.targets,
         ids=ids,
         classes=classes,
         checkpoints=infos,
         stages=windows,
         raw=raw,
-        eps=2.0**-23,
+        eps=float(np.finfo(model.gradient_dtype).eps),
+        targets=models.targets,
         predictions_class=models.predicted,
         predictions_label_probability=models.probability if source.labels is not None else None,
         loss=models.loss if source.labels is not None else None,
         warnings=notes,
         timings=clock.seconds,
     )
-    return _finish(run, settings, record, clock, out, overwrite)
+    return _finish(run, settings, record, stored, clock, out, overwrite)
 
 
 def score_gradients(
@@ -290,59 +301,35 @@ def score_gradients(
     progress = progress if progress is not None else Silent()
     clock = Clock()
     check_outputs(out, None, overwrite)
+    stored = open_statistics(settings)
     with contextlib.ExitStack() as stack:
-        source: ArrayGradients | ArchiveGradients
-        if isinstance(gradients, str | os.PathLike):
-            archive = stack.enter_context(open_gradients(gradients))
-            source = ArchiveGradients(archive)
-        elif hasattr(gradients, "shape") and hasattr(gradients, "dtype"):
-            archive = None
-            source = ArrayGradients(gradients)
-        elif isinstance(gradients, Iterable):
-            if labels is None:
-                raise DataError("A stream of gradients needs labels, which also say how many examples there are.")
-            with clock.time("storage"):
-                archive = stack.enter_context(spool(gradients, len(np.asarray(labels)), spool_folder))
-            source = ArchiveGradients(archive)
-        else:
-            raise GradientError(
-                f"Gradients were given as {type(gradients).__name__}; give the path of an archive, an array "
-                "(checkpoints, examples, ...), or an iterable of (checkpoint, start, block)."
-            )
-        n = archive.n_examples if archive is not None else int(gradients.shape[1])
-        where = str(gradients) if isinstance(gradients, str | os.PathLike) else "gradients"
-        if len(source.names) < 2:
-            raise CheckpointError(
-                f"{where}: there is {len(source.names)} checkpoint, and the variance over fewer than two is not "
-                "defined; give the gradients of at least two."
-            )
-        if n < 1:
-            raise GradientError(f"{where}: there are no examples.")
-        run_labels, class_list, run_ids = choose_examples(archive, labels, ids, class_names, n, where)
+        with clock.time("storage"):
+            source, archive = open_gradients_of(stack, gradients, labels, spool_folder)
+        n = source.n_examples
+        where = os.fspath(gradients) if isinstance(gradients, str | os.PathLike) else "gradients"
+        run_labels, classes, run_ids, classes_from = choose_examples(archive, labels, ids, class_names, n, where)
         windows = resolve_stages(len(source.names), stages)
         if archive is not None and channel_axis is None and archive.channel_axis is not None:
             axis: int | None = archive.channel_axis if channels != "none" else None
         else:
             axis = choose_channel_axis(settings, source.shape)
         made = archive.settings if archive is not None else {}
-        inherited: dict[str, Any] = {key: made[key] for key in _OF_THE_GRADIENTS if key in made}
-        record: dict[str, Any] = settings.to_dict() | inherited
-        record |= {
-            "channel_axis": axis,
-            "stages": {name: indices.tolist() for name, indices in windows.items()},
-            "gradients": where,
-            "classes_from": "labels" if run_labels is not None else "none",
-            "versions": versions(),
-        }
-        if "of" not in inherited:
-            record["of"] = record["target"] = "as the gradients were made"
+        record = gradients_record(settings, axis, windows, made, where, classes_from)
+        if stored is not None:
+            classes = check_statistics(
+                stored, settings, record, classes, source.infos, windows, exact=class_names is not None
+            )
+            if run_labels is not None:
+                require_statistics(stored, settings, run_labels)
         notes = [
             f"The gradients of {first} and {second} are the same, so one of them adds nothing; check that the "
             "checkpoints really differ."
             for first, second in source.repeated()
         ]
-        itemsize = 8 if moments == "float64" else 4
-        size = block_size(n, 0, int(np.prod(source.shape)), BlockMoments.sets(windows), itemsize, memory)
+        for note in notes:
+            warnings.warn(note, VogcoreWarning, stacklevel=2)
+        pixels, itemsize = int(np.prod(source.shape)), np.dtype(moments).itemsize
+        size = block_size(n, 0, pixels, BlockMoments.sets(windows), itemsize, memory, source.block_size)
         stack.callback(progress.close)
         progress.start(n * len(source.names), "scoring")
         raw = GradientPass(
@@ -357,11 +344,14 @@ def score_gradients(
             clock=clock,
         ).run()
         predicted, probability, loss = predictions_from_logits(archive, run_labels)
+        groups = run_labels if run_labels is not None else np.zeros(n, np.int64)
+        if archive is not None and classes_from == "target":
+            groups = archive_targets(archive, predicted)
     run = Run(
         labels=run_labels if run_labels is not None else np.full(n, -1, np.int64),
-        groups=run_labels if run_labels is not None else np.zeros(n, np.int64),
+        groups=groups,
         ids=run_ids,
-        classes=class_list,
+        classes=classes,
         checkpoints=source.infos,
         stages=windows,
         raw=raw,
@@ -372,18 +362,19 @@ def score_gradients(
         warnings=notes,
         timings=clock.seconds,
     )
-    return _finish(run, settings, record, clock, out, overwrite)
+    return _finish(run, settings, record, stored, clock, out, overwrite)
 
 
 def _finish(
     run: Run,
     settings: Settings,
     record: dict[str, Any],
+    stored: Scores | None,
     clock: Clock,
     out: str | os.PathLike[str] | None,
     overwrite: bool,
 ) -> Scores:
-    scores = assemble(run, settings, record)
+    scores = assemble(run, settings, record, stored)
     if out is not None:
         scores.timings = clock.total()  # what the file itself cost cannot be in the file
         with clock.time("storage"):

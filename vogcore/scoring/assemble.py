@@ -11,11 +11,12 @@ import numpy as np
 import numpy.typing as npt
 
 from vogcore import kernels
-from vogcore.errors import SettingsError, VogcoreWarning
+from vogcore.errors import VogcoreWarning
 from vogcore.scoring.direction import measure_direction
 from vogcore.scoring.moments import RawScores
 from vogcore.scoring.settings import Settings
-from vogcore.store import CheckpointInfo, Companion, Scores, StageScores, open_scores
+from vogcore.scoring.stored import require_statistics
+from vogcore.store import CheckpointInfo, Companion, Scores, StageScores
 
 __all__ = ["Run", "assemble"]
 
@@ -40,33 +41,35 @@ class Run:
     raw: dict[str, RawScores]
     eps: float
     """Unit in the last place of the gradients' type."""
+    targets: npt.NDArray[np.int64] | None = None
+    """Class at which the gradient of every example was taken (N,), where that is known."""
     predictions_class: npt.NDArray[np.int32] | None = None
     predictions_label_probability: npt.NDArray[np.float32] | None = None
     loss: npt.NDArray[np.float64] | None = None
     """Cross-entropy with the label at the last checkpoint (N,), NaN without a label."""
     warnings: list[str] = field(default_factory=list)
+    """What has been warned of already."""
     timings: dict[str, float] = field(default_factory=dict)
 
 
-def assemble(run: Run, settings: Settings, record: dict[str, Any]) -> Scores:
+def assemble(run: Run, settings: Settings, record: dict[str, Any], stored: Scores | None) -> Scores:
     """Normalise, measure and warn.
 
     Args:
         run: raw scores and what goes with them.
         settings: how to normalise.
         record: the settings as the file records them.
+        stored: scores whose class statistics are used, already found to fit, or None for the run's own.
 
     Raises:
-        SettingsError: the stored statistics do not fit.
-        StoreError: the file with the stored statistics cannot be read.
+        SettingsError: the stored statistics lack a class.
     """
     n_classes = len(run.classes)
     correct = None
     if run.predictions_class is not None:
         correct = (run.predictions_class[-1] == run.labels) & (run.labels >= 0)
-    stored = open_scores(settings.statistics) if settings.statistics is not None else None
     if stored is not None:
-        _check_stored(stored, settings, run)
+        require_statistics(stored, settings, run.groups)
     flat: dict[str, npt.NDArray[np.bool_]] = {}
     stages = {}
     for name, indices in run.stages.items():
@@ -79,7 +82,7 @@ def assemble(run: Run, settings: Settings, record: dict[str, Any]) -> Scores:
             statistics = kernels.robust_statistics if settings.normalise == "robust" else kernels.class_statistics
             result = statistics(score, run.groups, n_classes)
             mean, std = result.mean, result.std
-        flat[name] = std <= _rounding(raw, run, settings)
+        flat[name] = std <= _rounding(raw, run.groups, run, settings)
         if settings.normalise == "none":
             vog = score.copy()
         else:
@@ -103,7 +106,7 @@ def assemble(run: Run, settings: Settings, record: dict[str, Any]) -> Scores:
             directions=directions,
         )
     count = np.bincount(run.groups[run.groups >= 0], minlength=n_classes).astype(np.int64)
-    notes = list(run.warnings) + _spread_warnings(run, settings, count, flat, stored is not None)
+    notes = _warnings(run, settings, {name: stage.vog_raw for name, stage in stages.items()}, count, flat, stored)
     for note in notes:
         warnings.warn(note, VogcoreWarning, stacklevel=4)
     return Scores(
@@ -117,90 +120,77 @@ def assemble(run: Run, settings: Settings, record: dict[str, Any]) -> Scores:
         companions=_companions(run, correct),
         predictions_class=run.predictions_class,
         predictions_label_probability=run.predictions_label_probability,
-        warnings=notes,
+        warnings=list(run.warnings) + notes,
         timings=run.timings,
     )
 
 
-def _rounding(raw: RawScores, run: Run, settings: Settings) -> npt.NDArray[np.float64]:
+def _rounding(raw: RawScores, groups: npt.NDArray[np.int64], run: Run, settings: Settings) -> npt.NDArray[np.float64]:
     """Spread per class that rounding of the gradients alone can produce, in the unit of the score."""
     n_classes = len(run.classes)
-    magnitude = kernels.class_statistics(raw.magnitude, run.groups, n_classes).mean
+    magnitude = kernels.class_statistics(raw.magnitude, groups, n_classes).mean
     noise = _ROUNDING * run.eps * magnitude
     if settings.reduction == "var":
         # d(s²) = 2 s ds
-        noise = noise * 2 * np.sqrt(kernels.class_statistics(raw.vog, run.groups, n_classes).mean)
+        noise = noise * 2 * np.sqrt(kernels.class_statistics(raw.vog, groups, n_classes).mean)
     if settings.scale == "relative":
         noise = np.divide(noise, magnitude, out=np.zeros_like(noise), where=magnitude > 0)
     return np.nan_to_num(noise)
 
 
-def _spread_warnings(
-    run: Run, settings: Settings, count: npt.NDArray, flat: Mapping[str, npt.NDArray[np.bool_]], stored: bool
+def _warnings(
+    run: Run,
+    settings: Settings,
+    scores: Mapping[str, npt.NDArray[np.float64]],
+    count: npt.NDArray,
+    flat: Mapping[str, npt.NDArray[np.bool_]],
+    stored: Scores | None,
 ) -> list[str]:
-    notes = []
-    present = count > 0
     if not np.any(run.raw["all"].vog):
-        notes.append(
+        return [
             "No gradient changes between the checkpoints, so every raw score is zero and the scores mean nothing; "
             "check that the checkpoints really differ."
-        )
-        return notes
-    if stored or settings.normalise == "none":
-        return notes
-    several = count > 1
-    if several.any() and flat["all"][several].all() and settings.normalise != "robust":
+        ]
+    notes = []
+    if _is_linear(run, settings, scores["all"]):
         notes.append(
             "All examples of a class have the same gradient, as in a model that is linear in its input, so raw scores "
             "do not differ inside a class and the class-normalised ones are all zero: this score says nothing here."
         )
+    unlabelled = int((run.groups < 0).sum())
+    if unlabelled and settings.normalise != "none":
+        notes.append(f"{unlabelled} of {len(run.groups)} examples have no label, so their normalised score is NaN.")
+    if notes or settings.normalise == "none":
         return notes
     single = [run.classes[c] for c in np.flatnonzero(count == 1)]
-    if single:
+    if single and stored is None:
         notes.append(f"{_these(single)} one example only, whose normalised score is 0 by convention.")
+    # A class of one example has no spread either, unless the spread comes from elsewhere.
+    counted = count > (1 if stored is None else 0)
     for stage, mask in flat.items():
-        equal = [run.classes[c] for c in np.flatnonzero(mask & several & present)]
+        equal = [run.classes[c] for c in np.flatnonzero(mask & counted)]
         if equal:
+            what = "median absolute deviation" if settings.normalise == "robust" else "spread"
+            source = "" if stored is None else " in the stored statistics"
             where = "" if stage == "all" else f" at stage {stage!r}"
-            notes.append(f"{_these(equal)} no spread of raw scores{where}, so the normalised ones are 0 there.")
+            notes.append(f"{_these(equal)} no {what} of raw scores{source}{where}, so the normalised ones are 0 there.")
     return notes
+
+
+def _is_linear(run: Run, settings: Settings, score: npt.NDArray[np.float64]) -> bool:
+    """Whether the score depends on nothing but the class at which the gradient was taken."""
+    groups = run.groups if run.targets is None else run.targets
+    statistics = kernels.class_statistics(score, groups, len(run.classes))
+    several = statistics.count > 1
+    if not several.any():
+        return False
+    return bool((statistics.std <= _rounding(run.raw["all"], groups, run, settings))[several].all())
 
 
 def _these(names: Sequence[str]) -> str:
     shown = ", ".join(repr(name) for name in names[:_NAMED])
     more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
     return f"Class {shown} has" if len(names) == 1 else f"Classes {shown}{more} have"
-
-
-def _check_stored(stored: Scores, settings: Settings, run: Run) -> None:
-    where = settings.statistics
-    for key in ("of", "target", "channels", "reduction", "scale"):
-        theirs, ours = stored.settings.get(key), getattr(settings, key)
-        if theirs != ours and not (
-            key == "target" and theirs in ("label", "predicted") and ours in ("label", "predicted")
-        ):
-            raise SettingsError(
-                f"The statistics in {where} were made with {key}={theirs!r}, but this run has {ours!r}."
-            )
-    robust = "robust" in (settings.normalise, stored.stage("all").normalise)
-    if robust and settings.normalise != stored.stage("all").normalise:
-        raise SettingsError(
-            f"The statistics in {where} were made with normalise={stored.stage('all').normalise!r}, but this run has "
-            f"{settings.normalise!r}; one of them is the median and the other the mean."
-        )
-    if len(stored.classes) != len(run.classes):
-        raise SettingsError(
-            f"The statistics in {where} are for {len(stored.classes)} classes, but this run has {len(run.classes)}."
-        )
-    missing = [name for name in run.stages if name not in stored.stages]
-    if missing:
-        raise SettingsError(f"The statistics in {where} have no stage {missing[0]!r}; score both with the same stages.")
-    empty = np.isnan(stored.stage("all").class_mean)
-    lost = [run.classes[c] for c in np.unique(run.groups[run.groups >= 0]) if empty[c]]
-    if lost:
-        raise SettingsError(
-            f"The statistics in {where} have no example of class {lost[0]!r}, which this run has to normalise."
-        )
 
 
 def _companions(run: Run, correct: npt.NDArray[np.bool_] | None) -> dict[str, Companion]:

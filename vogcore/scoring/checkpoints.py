@@ -6,10 +6,10 @@ import glob
 import json
 import os
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import onnx
 
@@ -69,17 +69,56 @@ def find_checkpoints(checkpoints: Checkpoints) -> tuple[list[Checkpoint], list[s
         if all(checkpoint.step is not None for checkpoint in found):
             found.sort(key=lambda checkpoint: (checkpoint.step or 0, natural_key(checkpoint.name)))
     else:
-        found = [
-            _from_proto(item, f"checkpoint {number}", None, item) if isinstance(item, onnx.ModelProto) else _read(item)
-            for number, item in enumerate(checkpoints)
-        ]
+        found = [_from_item(item, number) for number, item in enumerate(_require_list(checkpoints))]
     if len(found) < 2:
         names = f" ({found[0].name})" if found else ""
         raise CheckpointError(
             f"There is {len(found) or 'no'} checkpoint{names}, and the variance over fewer than two is not defined; "
             "give at least two checkpoints of one training run."
         )
+    found = _with_names_of_their_own(found)
     return found, _identical(found)
+
+
+def _require_list(checkpoints: Any) -> Iterable[Any]:
+    if isinstance(checkpoints, Iterable) and not isinstance(checkpoints, bytes):
+        return checkpoints
+    raise CheckpointError(
+        f"The checkpoints were given as {type(checkpoints).__name__}; give a pattern, a folder, or a list of paths or "
+        "models."
+    )
+
+
+def _from_item(item: Any, number: int) -> Checkpoint:
+    if isinstance(item, onnx.ModelProto):
+        return _from_proto(item, f"checkpoint {number}", None, item)
+    if isinstance(item, str | os.PathLike):
+        return _read(item)
+    raise CheckpointError(f"Checkpoint {number} is a {type(item).__name__}; give paths or models (onnx.ModelProto).")
+
+
+def _with_names_of_their_own(found: Sequence[Checkpoint]) -> list[Checkpoint]:
+    """As many folders in front of the file names as it takes to tell the checkpoints apart.
+
+    Runs that save "epoch-1/model.onnx", "epoch-2/model.onnx" would otherwise have one name for all, in messages and
+    in the file. A checkpoint that was given twice gets a number.
+    """
+    names = [checkpoint.name for checkpoint in found]
+    paths = {checkpoint.path.absolute() for checkpoint in found if checkpoint.path is not None}
+    depth = 1
+    while len({Path(*path.parts[-depth:]) for path in paths}) < len(paths):
+        depth += 1
+    for index, checkpoint in enumerate(found):
+        if checkpoint.path is not None:
+            names[index] = str(Path(*checkpoint.path.absolute().parts[-depth:]))
+    seen: dict[str, int] = {}
+    result = []
+    for checkpoint, name in zip(found, names):
+        seen[name] = seen.get(name, 0) + 1
+        # File names need not be valid Unicode, the names in a score file do.
+        readable = name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+        result.append(replace(checkpoint, name=readable if seen[name] == 1 else f"{readable} ({seen[name]})"))
+    return result
 
 
 def in_training_order(paths: Sequence[str | os.PathLike[str]]) -> list[str]:
@@ -127,7 +166,8 @@ def _from_proto(model: onnx.ModelProto, name: str, path: Path | None, keep: onnx
 
 
 def _number(text: str | None) -> int | None:
-    return int(text) if text is not None and text.isascii() and text.isdigit() else None
+    # What int64 cannot hold is no number of steps.
+    return int(text) if text is not None and text.isascii() and text.isdigit() and len(text) < 19 else None
 
 
 def _names(text: str | None) -> list[str] | None:

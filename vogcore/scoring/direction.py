@@ -29,7 +29,8 @@ def spearman(first: npt.NDArray, second: npt.NDArray) -> float:
     a, b = ranks(first), ranks(second)
     a, b = a - a.mean(), b - b.mean()
     norm = math.sqrt(float(a @ a) * float(b @ b))
-    return float(a @ b) / norm if norm > 0 else math.nan
+    # Rounding can carry a perfect correlation beyond 1, where Fisher's z has no value.
+    return float(np.clip(float(a @ b) / norm, -1.0, 1.0)) if norm > 0 else math.nan
 
 
 def auroc(scores: npt.NDArray, positive: npt.NDArray[np.bool_]) -> float:

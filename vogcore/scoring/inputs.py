@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -13,19 +14,24 @@ from vogcore._types import ExampleSource
 from vogcore.data.labels import check_class_names, check_ids, check_labels
 from vogcore.errors import DataError, SettingsError
 from vogcore.scoring.companions import label_loss
-from vogcore.scoring.sessions import Sessions
-from vogcore.scoring.settings import Settings
-from vogcore.store import check_output
+from vogcore.scoring.settings import Settings, require_integer
+from vogcore.store import GradientArchive, check_output
 
 __all__ = [
+    "archive_targets",
+    "check_count",
     "check_outputs",
     "check_target_checkpoint",
     "choose_batch",
     "choose_class_names",
     "choose_examples",
     "predictions_from_logits",
-    "probe",
 ]
+
+_MOST_CLASSES = 1_000_000
+"""A label beyond that is a mistake, and would need memory for every class below it."""
+_LOGIT_ROWS = 4096
+"""Examples whose logits are read at once."""
 
 
 def check_outputs(out: str | os.PathLike[str] | None, keep: str | os.PathLike[str] | None, overwrite: bool) -> None:
@@ -46,21 +52,27 @@ def check_target_checkpoint(settings: Settings, count: int) -> None:
         )
 
 
-def choose_batch(requested: int | None, shape: tuple[int, ...]) -> int:
-    """Examples in one run of a model."""
-    if requested is not None:
-        if requested < 1:
-            raise SettingsError(f"batch_size={requested} is not possible; give a positive number.")
-        return requested
-    # About 8 MB of float32 input: enough to keep all threads busy, little enough for the activations of deep models.
-    return int(np.clip((1 << 21) // max(int(np.prod(shape)), 1), 8, 256))
+def choose_batch(requested: int | None, shape: tuple[int, ...], fixed: int | None) -> int:
+    """Examples in one run of a model; whole runs where the model fixes their size."""
+    if requested is None:
+        # About 8 MB of float32 input: enough to keep all threads busy, little enough for a deep model's activations.
+        requested = int(np.clip((1 << 21) // max(int(np.prod(shape)), 1), 8, 256))
+    return requested if fixed is None else max(requested // fixed, 1) * fixed
 
 
-def probe(sessions: Sessions, source: ExampleSource) -> tuple[int, tuple[int, ...]]:
-    """Number of logits and shape of one gradient, from one example of the data."""
-    session = sessions.gradient(0)
-    logits, gradient = session.run(source.read(0, 1), np.zeros(1, np.int64))
-    return int(logits.shape[1]), tuple(int(size) for size in gradient.shape[1:])
+def check_count(name: str, requested: int | None, most: int | None = None) -> int | None:
+    """A positive number that was asked for, as Python's int; None stays None.
+
+    Raises:
+        SettingsError: it is no integer, not positive, or more than ``most``.
+    """
+    if requested is None:
+        return None
+    number = require_integer(name, requested)
+    if number < 1 or (most is not None and number > most):
+        limits = "a positive number" if most is None else f"a number from 1 to {most}"
+        raise SettingsError(f"{name}={number} is not possible; give {limits}.")
+    return number
 
 
 def choose_class_names(source: ExampleSource, recorded: list[str] | None, count: int, settings: Settings) -> list[str]:
@@ -74,51 +86,90 @@ def choose_class_names(source: ExampleSource, recorded: list[str] | None, count:
         )
     if isinstance(settings.target, int) and settings.target >= count:
         raise SettingsError(f"target={settings.target} is not a class of the model, which has {count} classes.")
-    for names, where in ((source.class_names, source.name), (recorded, None)):
-        if names is None:
-            continue
-        if len(names) == count:
-            return list(names)
-        if where is not None:
-            raise DataError(f"{where}: there are {len(names)} class names, but the model has {count} classes.")
+    if source.class_names is not None:
+        if len(source.class_names) != count:
+            raise DataError(
+                f"{source.name}: there are {len(source.class_names)} class names, but the model has {count} classes."
+            )
+        return list(source.class_names)
+    if recorded is not None and len(recorded) == count:
+        # Names that no file could hold are as good as none: nobody asked for them on this run.
+        with contextlib.suppress(DataError):
+            return check_class_names(recorded, None, where="checkpoint")
     return [str(index) for index in range(count)]
 
 
 def choose_examples(
-    archive: Any, labels: Any, ids: Any, class_names: Sequence[str] | None, n: int, where: str
-) -> tuple[npt.NDArray[np.int64] | None, list[str], npt.NDArray]:
-    """Labels, class names and ids of gradients, given or from the archive."""
+    archive: GradientArchive | None, labels: Any, ids: Any, class_names: Sequence[str] | None, n: int, where: str
+) -> tuple[npt.NDArray[np.int64] | None, list[str], npt.NDArray, str]:
+    """Labels, class names and ids of gradients, given or from the archive, and where the classes come from.
+
+    Returns:
+        Labels (N,) or None; class names; ids (N,); ``"labels"``, ``"target"`` (the archive's record says at which class
+        the gradients were taken) or ``"none"`` (a single class).
+    """
     checked = check_labels(labels, n, where=where) if labels is not None else None
     if checked is None and archive is not None:
         checked = archive.labels
-    stored = list(archive.classes) if archive is not None else []
-    if class_names is not None:
-        names = check_class_names(class_names, checked, where=where)
-    elif checked is None:
-        names = ["all"]
-    else:
-        count = int(checked.max()) + 1
-        names = stored if len(stored) >= count else [str(index) for index in range(count)]
+    found = archive.ids if archive is not None else np.arange(n, dtype=np.int64)
     if ids is not None:
         found = check_ids(ids, n, where=where)
-    else:
-        found = archive.ids if archive is not None else np.arange(n, dtype=np.int64)
-    return checked, names, found
+    if checked is None:
+        if class_names is not None:
+            raise SettingsError(f"{where}: class names were given, but there are no labels; give both or neither.")
+        if archive is not None and _targets_known(archive):
+            return None, list(archive.classes), found, "target"
+        return None, ["all"], found, "none"
+    if class_names is not None:
+        return checked, check_class_names(class_names, checked, where=where), found, "labels"
+    stored = list(archive.classes) if archive is not None else []
+    count = int(checked.max()) + 1
+    if len(stored) >= count:
+        return checked, stored, found, "labels"
+    if count > _MOST_CLASSES:
+        raise DataError(
+            f"{where}: example {int(checked.argmax())} has label {count - 1}, which is too large for a class index; "
+            "number the classes from 0."
+        )
+    return checked, [str(index) for index in range(count)], found, "labels"
+
+
+def _targets_known(archive: GradientArchive) -> bool:
+    target = archive.settings.get("target")
+    if archive.settings.get("classes_from") != "target":
+        return False
+    return isinstance(target, int) or (target == "predicted" and archive.has_logits)
+
+
+def archive_targets(archive: GradientArchive, predicted: npt.NDArray[np.int32] | None) -> npt.NDArray[np.int64]:
+    """Target class (N,) of an archive's gradients, from its record and its predictions (K, N)."""
+    target = archive.settings["target"]
+    if isinstance(target, int):
+        return np.full(archive.n_examples, target, np.int64)
+    assert predicted is not None
+    return predicted[int(archive.settings["target_checkpoint"])].astype(np.int64)
 
 
 def predictions_from_logits(
-    archive: Any, labels: npt.NDArray[np.int64] | None
+    archive: GradientArchive | None, labels: npt.NDArray[np.int64] | None
 ) -> tuple[npt.NDArray[np.int32] | None, npt.NDArray[np.float32] | None, npt.NDArray[np.float64] | None]:
-    """Predictions and loss from the logits that an archive may hold."""
-    if archive is None or not archive.has_logits or labels is None or labels.max() >= archive.n_logits:
+    """Predictions (K, N), and with labels the label's probability (K, N) and the loss (N,), from stored logits."""
+    if archive is None or not archive.has_logits:
         return None, None, None
     k, n = archive.n_checkpoints, archive.n_examples
-    predicted, probability, loss = np.empty((k, n), np.int32), np.empty((k, n), np.float32), np.empty(n)
+    predicted = np.empty((k, n), np.int32)
+    probability: npt.NDArray[np.float32] | None = None
+    loss: npt.NDArray[np.float64] | None = None
+    if labels is not None and labels.max() < (archive.n_logits or 0):
+        probability, loss = np.empty((k, n), np.float32), np.empty(n)
+    rows = max(_LOGIT_ROWS // archive.block_size, 1) * archive.block_size
     for checkpoint in range(k):
-        for start in range(0, n, archive.block_size):
-            stop = min(start + archive.block_size, n)
+        for start in range(0, n, rows):
+            stop = min(start + rows, n)
             logits = archive.read_logits(checkpoint, start, stop)
             predicted[checkpoint, start:stop] = logits.argmax(axis=1)
+            if labels is None or probability is None or loss is None:
+                continue
             part = label_loss(logits, labels[start:stop])
             probability[checkpoint, start:stop] = np.exp(-part)
             if checkpoint == k - 1:

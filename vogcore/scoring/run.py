@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from vogcore import kernels
 from vogcore._types import ExampleSource
-from vogcore.errors import DataError, GradientError
+from vogcore.errors import CheckpointError, GradientError, SettingsError
 from vogcore.scoring.companions import label_loss
 from vogcore.scoring.moments import BlockMoments, RawScores
 from vogcore.scoring.progress import Progress
@@ -60,10 +60,29 @@ class Blocks(Protocol):
         """Pairs (position in the data set, gradients (b, ...)) that cover the block."""
 
 
-def block_size(count: int, example_bytes: int, pixels: int, sets: int, moment_bytes: int, memory: int) -> int:
-    """Examples whose moments and values fit into ``memory`` bytes; at least one, at most ``count``."""
+def block_size(
+    count: int, example_bytes: int, pixels: int, sets: int, moment_bytes: int, memory: int, unit: int = 1
+) -> int:
+    """Examples whose moments and values fit into ``memory`` bytes; at least one, at most ``count``.
+
+    Args:
+        count: number of examples.
+        example_bytes: bytes of one example.
+        pixels: moments of one example.
+        sets: how many sets of moments are kept.
+        moment_bytes: bytes of one number.
+        memory: bytes to stay within.
+        unit: examples that are computed or read together. Blocks are whole multiples where they can be, so that the
+            batches, and with them the bits of the gradients, are the same whatever the memory.
+
+    Raises:
+        SettingsError: ``memory`` is not positive.
+    """
+    if memory < 1:
+        raise SettingsError(f"memory={memory} is not possible; give a positive number of bytes.")
     each = example_bytes + 2 * pixels * moment_bytes * sets
-    return int(np.clip(memory // max(each, 1), 1, count))
+    size = int(np.clip(memory // max(each, 1), 1, count))
+    return size if size < unit else size - size % unit
 
 
 class GradientPass:
@@ -116,6 +135,7 @@ class GradientPass:
                     self._moments.end(checkpoint)
             with self._clock.time("kernels"):
                 for name, part in self._moments.results().items():
+                    self._require_finite_scores(part.vog, name, start)
                     raw[name].vog[start:stop] = part.vog
                     raw[name].magnitude[start:stop] = part.magnitude
         return raw
@@ -128,6 +148,17 @@ class GradientPass:
         raise GradientError(
             f"The gradient of example {where} (id {self._ids[where]}) at checkpoint {self._source.names[checkpoint]} "
             "is not finite (NaN or infinite); leave that checkpoint or example out, or look for overflow in the model."
+        )
+
+    def _require_finite_scores(self, vog: npt.NDArray[np.float64], stage: str, position: int) -> None:
+        """Finite gradients whose squares overflow."""
+        finite = np.isfinite(vog)
+        if finite.all():
+            return
+        where = position + int(np.argmin(finite))
+        raise GradientError(
+            f"The gradients of example {where} (id {self._ids[where]}) differ so much between the checkpoints of stage "
+            f"{stage!r} that their squares overflow; leave the example out, or scale the gradients down."
         )
 
 
@@ -143,6 +174,7 @@ class ModelPass:
         settings: Settings,
         *,
         classes: int,
+        shape: tuple[int, ...],
         batch: int,
         writer: Any,
         clock: Clock,
@@ -152,9 +184,9 @@ class ModelPass:
         self.predicted = np.empty((k, n), np.int32)
         self.probability = np.full((k, n), np.nan, np.float32)
         self.loss = np.full(n, np.nan)
-        self.groups = np.empty(n, np.int64)
+        self.targets = np.empty(n, np.int64)
         self._sessions, self._source, self._ids, self._settings = sessions, source, ids, settings
-        self._classes, self._batch, self._writer, self._clock = classes, batch, writer, clock
+        self._classes, self._shape, self._batch, self._writer, self._clock = classes, shape, batch, writer, clock
         self._labels = source.labels
         self._start = self._stop = 0
         self._x: npt.NDArray = np.empty(0)
@@ -165,11 +197,10 @@ class ModelPass:
         self._start, self._stop = start, stop
         with self._clock.time("data"):
             self._x = self._source.read(start, stop)
-        self._target = self._targets()
-        labels = self._labels
-        self.groups[start:stop] = self._target if labels is None else labels[start:stop]
+        self._target = self._choose_targets()
+        self.targets[start:stop] = self._target
 
-    def _targets(self) -> npt.NDArray[np.int64]:
+    def _choose_targets(self) -> npt.NDArray[np.int64]:
         choice = self._settings.target
         if choice == "label":
             assert self._labels is not None
@@ -200,6 +231,11 @@ class ModelPass:
                 logits, gradients = session.run(self._x[begin:end], self._target[begin:end])
             position = self._start + begin
             self._require_finite(logits, checkpoint, position)
+            if gradients.shape[1:] != self._shape:
+                raise CheckpointError(
+                    f"Checkpoint {self.names[checkpoint]} gave gradients of shape {gradients.shape[1:]} and "
+                    f"{self._shape} was expected; score checkpoints of one training run only."
+                )
             self._note(checkpoint, position, logits)
             if self._writer is not None:
                 with self._clock.time("storage"):
@@ -219,7 +255,7 @@ class ModelPass:
 
     def _require_finite(self, logits: npt.NDArray, checkpoint: int, position: int) -> None:
         if logits.shape[1] != self._classes:
-            raise DataError(
+            raise CheckpointError(
                 f"Checkpoint {self.names[checkpoint]} gave {logits.shape[1]} logits for an example and {self._classes} "
                 "were expected; score checkpoints of one training run only."
             )

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 import onnx
 
 from vogcore.autodiff import gradient_model
@@ -15,19 +17,21 @@ from vogcore.runtime import ForwardSession, GradientSession, Provider, make_batc
 from vogcore.scoring.checkpoints import Checkpoint
 from vogcore.scoring.settings import Settings
 
-__all__ = ["Signature", "Sessions"]
+__all__ = ["Sessions", "Signature"]
 
 _GRAPH_BUDGET = 1 << 30
 """Bytes of gradient graphs that are kept; beyond it they are made anew for every block of examples."""
 
 
 class Signature(NamedTuple):
-    """What all checkpoints of a run must have in common."""
+    """What all checkpoints of a run must have in common, and what the first one makes of an example."""
 
     input_name: str
     input_shape: tuple[int | None, ...]
-    input_dtype: str
-    classes: int | None
+    input_dtype: np.dtype
+    classes: int
+    gradient_shape: tuple[int, ...]
+    gradient_dtype: np.dtype
 
 
 class Sessions:
@@ -35,6 +39,10 @@ class Sessions:
 
     Only one session is alive at a time: the arena of each holds the activations of a batch, and memory must not grow
     with the number of checkpoints. With large blocks, making a session anew costs about one percent of using it.
+
+    Attributes:
+        fixed_batch: examples in a run of the first checkpoint where its model fixes them and cannot be freed, or None;
+            known once :meth:`check` was called.
     """
 
     def __init__(
@@ -48,60 +56,88 @@ class Sessions:
         output: str | None = None,
     ) -> None:
         self.provider = provider
+        self.fixed_batch: int | None = None
         self._checkpoints, self._settings, self._threads = checkpoints, settings, threads
         self._wrt, self._output = wrt, output
-        self._graphs: dict[int, bytes] = {}
+        self._graphs: dict[tuple[str, int], bytes] = {}
         self._kept = 0
 
-    def check(self) -> Signature:
-        """Build every gradient graph once, so that nothing that can be known now fails hours later.
+    def check(self, example: npt.NDArray) -> Signature:
+        """Build every gradient graph and run it once, so that nothing that can be known now fails hours later.
+
+        Args:
+            example: one example (1, ...).
 
         Raises:
-            CheckpointError: a checkpoint differs from the first in input shape, type or number of classes.
-            ModelError: a checkpoint cannot be differentiated.
+            CheckpointError: a checkpoint differs from the first in input shape or type, number of classes, or shape
+                or type of the gradient.
+            DataError: the example does not fit the model.
+            ModelError: a checkpoint cannot be differentiated or run.
         """
         first: Signature | None = None
         for index, checkpoint in enumerate(self._checkpoints):
             session = self.gradient(index)
-            here = Signature(
-                session.input_name, tuple(session.input_shape), str(session.input_dtype), session.n_classes
-            )
             if first is None:
-                first = here
-            elif here != first:
-                raise CheckpointError(
-                    f"Checkpoint {checkpoint.name} takes {_input(here)} and gives {_classes(here)}, but "
-                    f"{self._checkpoints[0].name} takes {_input(first)} and gives {_classes(first)}; score checkpoints "
-                    "of one training run only."
-                )
+                self.fixed_batch = session.fixed_batch
+            else:
+                self._compare(checkpoint, _input(session), _input_of(first))
+            logits, gradient = session.run(example, np.zeros(1, np.int64))
+            here = Signature(
+                session.input_name,
+                tuple(session.input_shape),
+                session.input_dtype,
+                int(logits.shape[1]),
+                tuple(int(size) for size in gradient.shape[1:]),
+                gradient.dtype,
+            )
+            first = first or here
+            self._compare(checkpoint, _results(here), _results(first))
             del session
         assert first is not None
         return first
 
+    def _compare(self, checkpoint: Checkpoint, here: str, first: str) -> None:
+        if here != first:
+            raise CheckpointError(
+                f"Checkpoint {checkpoint.name} {here}, but {self._checkpoints[0].name} {first}; score checkpoints of "
+                "one training run only."
+            )
+
     def gradient(self, index: int) -> GradientSession:
         """A session on the gradient graph of one checkpoint."""
-        graph = self._graphs.get(index)
-        name = self._checkpoints[index].name
-        if graph is None:
-            with _named(name):
-                model = gradient_model(self._forward(index), of=self._settings.of, wrt=self._wrt, output=self._output)
-            size = model.ByteSize()
-            if self._kept + size > _GRAPH_BUDGET:
-                return GradientSession(model, provider=self.provider, threads=self._threads, where=name)
-            graph = model.SerializeToString()
-            self._graphs[index] = graph
-            self._kept += size
-        return GradientSession(graph, provider=self.provider, threads=self._threads, where=name)
+        graph = self._graph(
+            "gradient",
+            index,
+            lambda model: gradient_model(model, of=self._settings.of, wrt=self._wrt, output=self._output),
+        )
+        where = self._checkpoints[index].name
+        return GradientSession(graph, provider=self.provider, threads=self._threads, where=where)
 
     def forward(self, index: int) -> ForwardSession:
         """A session on the forward graph of one checkpoint, giving the logits alone."""
-        model = logits_model(self._forward(index), self._output)
-        return ForwardSession(model, provider=self.provider, threads=self._threads, where=self._checkpoints[index].name)
+        graph = self._graph("forward", index, lambda model: logits_model(model, self._output))
+        where = self._checkpoints[index].name
+        return ForwardSession(graph, provider=self.provider, threads=self._threads, where=where)
 
-    def _forward(self, index: int) -> onnx.ModelProto:
+    def _graph(
+        self, kind: str, index: int, make: Callable[[onnx.ModelProto], onnx.ModelProto]
+    ) -> onnx.ModelProto | bytes:
+        kept = self._graphs.get((kind, index))
+        if kept is not None:
+            return kept
         checkpoint = self._checkpoints[index]
-        model, _ = make_batch_dynamic(checkpoint.load(), self.provider, threads=self._threads, where=checkpoint.name)
-        return model
+        with _named(checkpoint.name):
+            model, _ = make_batch_dynamic(
+                checkpoint.load(), self.provider, threads=self._threads, where=checkpoint.name
+            )
+            model = make(model)
+        size = model.ByteSize()
+        if self._kept + size > _GRAPH_BUDGET:
+            return model
+        self._kept += size
+        graph: bytes = model.SerializeToString()
+        self._graphs[kind, index] = graph
+        return graph
 
 
 @contextlib.contextmanager
@@ -115,10 +151,19 @@ def _named(checkpoint: str) -> Iterator[None]:
         raise
 
 
-def _input(signature: Signature) -> str:
-    sizes = ", ".join("any" if size is None else str(size) for size in signature.input_shape)
-    return f"{signature.input_dtype} examples {signature.input_name!r} of shape ({sizes})"
+def _input(session: GradientSession) -> str:
+    return _takes(session.input_name, session.input_shape, session.input_dtype)
 
 
-def _classes(signature: Signature) -> str:
-    return "an unknown number of classes" if signature.classes is None else f"{signature.classes} classes"
+def _input_of(signature: Signature) -> str:
+    return _takes(signature.input_name, signature.input_shape, signature.input_dtype)
+
+
+def _takes(name: str, shape: Sequence[int | None], dtype: np.dtype) -> str:
+    sizes = ", ".join("any" if size is None else str(size) for size in shape)
+    return f"takes {dtype} examples {name!r} of shape ({sizes})"
+
+
+def _results(signature: Signature) -> str:
+    shape = ", ".join(map(str, signature.gradient_shape))
+    return f"gives {signature.classes} classes and {signature.gradient_dtype} gradients of shape ({shape})"

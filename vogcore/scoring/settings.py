@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import os
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -9,7 +10,7 @@ from typing import Any, Literal
 from vogcore.autodiff import OF
 from vogcore.errors import SettingsError
 
-__all__ = ["CHANNELS", "NORMALISE", "REDUCTIONS", "SCALES", "Settings", "choose_channel_axis"]
+__all__ = ["CHANNELS", "NORMALISE", "REDUCTIONS", "SCALES", "Settings", "choose_channel_axis", "require_integer"]
 
 CHANNELS = ("mean", "none", "magnitude", "l2")
 REDUCTIONS = ("std", "var")
@@ -73,10 +74,13 @@ class Settings:
                 raise SettingsError(
                     f"target={self.target!r} is not known; choose 'label', 'predicted' or the index of a class."
                 )
-        elif isinstance(self.target, bool) or not hasattr(self.target, "__index__") or self.target < 0:
+        elif require_integer("target", self.target) < 0:
             raise SettingsError(f"target={self.target!r} is not a class index; class indices start at 0.")
         else:
             object.__setattr__(self, "target", int(self.target))
+        object.__setattr__(self, "target_checkpoint", require_integer("target_checkpoint", self.target_checkpoint))
+        if self.channel_axis is not None:
+            object.__setattr__(self, "channel_axis", require_integer("channel_axis", self.channel_axis))
         if self.statistics is not None:
             object.__setattr__(self, "statistics", os.fspath(self.statistics))
             if self.normalise == "none":
@@ -85,6 +89,17 @@ class Settings:
     def to_dict(self) -> dict[str, Any]:
         """The settings as JSON can hold them."""
         return asdict(self)
+
+
+def require_integer(name: str, value: Any) -> int:
+    """A setting as Python's int, from any integer type (a record of NumPy's types could not be read back).
+
+    Raises:
+        SettingsError: it is no integer.
+    """
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise SettingsError(f"{name}={value!r} is not possible; give an integer.")
+    return operator.index(value)
 
 
 def choose_channel_axis(settings: Settings, shape: tuple[int, ...]) -> int | None:

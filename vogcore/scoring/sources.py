@@ -4,43 +4,53 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import operator
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from vogcore.errors import GradientError
+from vogcore.data.labels import as_array, check_labels
+from vogcore.errors import CheckpointError, DataError, GradientError, StoreError
 from vogcore.store import CheckpointInfo, GradientArchive, GradientWriter, open_gradients
 
-__all__ = ["ArchiveGradients", "ArrayGradients", "spool"]
+__all__ = ["ArchiveGradients", "ArrayGradients", "as_numpy", "open_gradients_of", "spool"]
 
 _BATCH_BYTES = 8 << 20
 """Bytes read at once: well beyond the cost of a call, well below the moments of a block."""
+_EPS = {"float64": 2.0**-52, "float32": 2.0**-23, "float16": 2.0**-10, "bfloat16": 2.0**-7}
+"""Unit in the last place of the types that gradients come in."""
 
 
 class ArrayGradients:
-    """Gradients in an array (K, N, ...), NumPy or anything that slices like it (a memory map, an HDF5 data set)."""
+    """Gradients in an array (K, N, ...), NumPy or anything that slices like it (a tensor, an HDF5 data set)."""
 
     def __init__(self, array: Any) -> None:
-        if getattr(array, "ndim", 0) < 3:
+        self._array = array
+        if len(array.shape) < 3:
             raise GradientError(
-                f"Gradients must have shape (checkpoints, examples, ...), but the array has shape {np.shape(array)}."
+                f"Gradients must have shape (checkpoints, examples, ...), but the array has shape {tuple(array.shape)}."
             )
-        dtype = np.dtype(array.dtype)
-        if dtype.kind != "f" or dtype.itemsize > 8:
+        # The type as NumPy sees it: a tensor's own says nothing to NumPy.
+        dtype = array.dtype if isinstance(array.dtype, np.dtype) else self._part(slice(0, 1), 0, 1).dtype
+        if dtype.name not in _EPS:
             raise GradientError(f"Gradients must be float16, float32 or float64, but the array is {dtype}.")
         self.shape = tuple(int(size) for size in array.shape[2:])
-        self.eps = float(np.finfo(dtype).eps)
+        self.n_examples = int(array.shape[1])
+        self.eps = _EPS[dtype.name]
         self.infos = [CheckpointInfo(name=f"checkpoint {k}") for k in range(array.shape[0])]
         self.names: Sequence[str] = [info.name for info in self.infos]
-        self._array = array
+        self.block_size = 1
         self._start = self._stop = 0
         self._rows = rows_at_once(self.shape, dtype.itemsize)
+
+    def _part(self, checkpoint: int | slice, start: int, stop: int) -> npt.NDArray:
+        return as_numpy(self._array[checkpoint, start:stop], "The array of gradients")
 
     def begin(self, start: int, stop: int) -> None:
         """See :class:`vogcore.scoring.run.Blocks`."""
@@ -49,28 +59,38 @@ class ArrayGradients:
     def batches(self, checkpoint: int) -> Iterator[tuple[int, npt.NDArray]]:
         """See :class:`vogcore.scoring.run.Blocks`."""
         for start in range(self._start, self._stop, self._rows):
-            yield start, np.asarray(self._array[checkpoint, start : min(start + self._rows, self._stop)])
+            yield start, self._part(checkpoint, start, min(start + self._rows, self._stop))
 
     def repeated(self) -> list[tuple[str, str]]:
-        """Pairs of checkpoints with the same gradients (for the first examples)."""
-        stop = min(self._rows, self._array.shape[1])
-        return _pairs(self.names, [np.asarray(self._array[k, :stop]).tobytes() for k in range(len(self.names))])
+        """Pairs of checkpoints with the same gradients."""
+        return _repeated(self.names, self._part, self.n_examples, self._rows)
 
 
 class ArchiveGradients:
-    """Gradients in a vogcore archive."""
+    """Gradients in a vogcore archive.
 
-    def __init__(self, archive: GradientArchive) -> None:
-        self.archive = archive
+    Args:
+        archive: open for reading.
+        order: the archive's index of every checkpoint, in the order of training; as stored by default.
+    """
+
+    def __init__(self, archive: GradientArchive, order: Sequence[int] | None = None) -> None:
+        self._archive = archive
+        self._order = range(archive.n_checkpoints) if order is None else order
         self.shape = archive.shape
-        self.infos = list(archive.checkpoints)
+        self.n_examples = archive.n_examples
+        self.infos = [archive.checkpoints[index] for index in self._order]
         self.names: Sequence[str] = [info.name or f"checkpoint {k}" for k, info in enumerate(self.infos)]
-        self.eps = {"float32": 2.0**-23, "float16": 2.0**-10, "bfloat16": 2.0**-7}[archive.dtype]
+        self.eps = _EPS[archive.dtype]
+        self.block_size = archive.block_size
         self._start = self._stop = 0
         rows = rows_at_once(self.shape, 4 if archive.dtype == "float32" else 2)
         # Whole blocks of the archive: a block is read and its digest checked once.
         self._rows = max(rows // archive.block_size, 1) * archive.block_size
 
+    def _part(self, checkpoint: int, start: int, stop: int) -> npt.NDArray:
+        return self._archive.read(self._order[checkpoint], start, stop)
+
     def begin(self, start: int, stop: int) -> None:
         """See :class:`vogcore.scoring.run.Blocks`."""
         self._start, self._stop = start, stop
@@ -78,12 +98,81 @@ class ArchiveGradients:
     def batches(self, checkpoint: int) -> Iterator[tuple[int, npt.NDArray]]:
         """See :class:`vogcore.scoring.run.Blocks`."""
         for start in range(self._start, self._stop, self._rows):
-            yield start, self.archive.read(checkpoint, start, min(start + self._rows, self._stop))
+            yield start, self._part(checkpoint, start, min(start + self._rows, self._stop))
 
     def repeated(self) -> list[tuple[str, str]]:
-        """Pairs of checkpoints with the same gradients (for the first examples)."""
-        stop = min(self._rows, self.archive.n_examples)
-        return _pairs(self.names, [self.archive.read(k, 0, stop).tobytes() for k in range(len(self.names))])
+        """Pairs of checkpoints with the same gradients."""
+        return _repeated(self.names, self._part, self.n_examples, self._rows)
+
+
+def open_gradients_of(
+    stack: contextlib.ExitStack, gradients: Any, labels: Any, spool_folder: str | os.PathLike[str] | None
+) -> tuple[ArchiveGradients | ArrayGradients, GradientArchive | None]:
+    """Gradients in any of the forms that users give them, and the archive where its own labels and names count.
+
+    Args:
+        stack: closes what is opened.
+        gradients: path of an archive, array (K, N, ...), or iterable of (checkpoint, start, block).
+        labels: labels of the examples (N,), which also tell their number for an iterable.
+        spool_folder: where an iterable is kept meanwhile.
+
+    Raises:
+        CheckpointError: fewer than two checkpoints.
+        DataError: an iterable without labels, or labels that are none.
+        GradientError: no form of gradients, no examples, or a malformed stream.
+        StoreError: an archive cannot be read, or a stream not be kept.
+    """
+    archive: GradientArchive | None = None
+    source: ArchiveGradients | ArrayGradients
+    if isinstance(gradients, str | os.PathLike):
+        archive = stack.enter_context(open_gradients(gradients))
+        source = ArchiveGradients(archive)
+        where = os.fspath(gradients)
+    elif hasattr(gradients, "shape") and hasattr(gradients, "dtype"):
+        where = "gradients"
+        if len(gradients.shape) > 1:
+            _require_checkpoints(int(gradients.shape[0]), where)
+            if not gradients.shape[1]:
+                raise GradientError(f"There are no examples in gradients of shape {tuple(gradients.shape)}.")
+        source = ArrayGradients(gradients)
+    elif isinstance(gradients, Iterable):
+        where = "gradients"
+        if labels is None:
+            raise DataError("A stream of gradients needs labels, which also say how many examples there are.")
+        count = len(np.atleast_1d(as_array(labels, what="labels", where=where)))
+        check_labels(labels, count, where=where)
+        source = ArchiveGradients(*stack.enter_context(spool(gradients, count, spool_folder)))
+    else:
+        raise GradientError(
+            f"Gradients were given as {type(gradients).__name__}; give the path of an archive, an array "
+            "(checkpoints, examples, ...), or an iterable of (checkpoint, start, block)."
+        )
+    _require_checkpoints(len(source.names), where)
+    return source, archive
+
+
+def _require_checkpoints(count: int, where: str) -> None:
+    if count < 2:
+        raise CheckpointError(
+            f"{where}: there is {count or 'no'} checkpoint, and the variance over fewer than two is not defined; give "
+            "the gradients of at least two."
+        )
+
+
+def as_numpy(values: Any, what: str) -> npt.NDArray:
+    """An array of anything that NumPy converts, tensors that still carry their graph included.
+
+    Raises:
+        GradientError: NumPy cannot convert it.
+    """
+    detach = getattr(values, "detach", None)
+    try:
+        return np.asarray(detach() if callable(detach) else values)
+    except (TypeError, ValueError, RuntimeError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+        raise GradientError(
+            f"{what} cannot be turned into a NumPy array ({reason}); move it to the CPU, as float32."
+        ) from error
 
 
 def rows_at_once(shape: tuple[int, ...], itemsize: int) -> int:
@@ -91,20 +180,27 @@ def rows_at_once(shape: tuple[int, ...], itemsize: int) -> int:
     return max(_BATCH_BYTES // max(int(np.prod(shape)) * itemsize, 1), 1)
 
 
-def _pairs(names: Sequence[str], contents: Iterable[bytes]) -> list[tuple[str, str]]:
-    first: dict[bytes, str] = {}
+def _repeated(
+    names: Sequence[str], read: Callable[[int, int, int], npt.NDArray], n: int, rows: int
+) -> list[tuple[str, str]]:
+    """Pairs with the same bytes; all are read only where the first batch is the same."""
+
+    def digest(checkpoint: int, start: int) -> bytes:
+        return hashlib.blake2b(read(checkpoint, start, min(start + rows, n)).tobytes()).digest()
+
+    first: dict[bytes, int] = {}
     pairs = []
-    for name, content in zip(names, contents):
-        original = first.setdefault(hashlib.blake2b(content).digest(), name)
-        if original != name:
-            pairs.append((original, name))
+    for index, name in enumerate(names):
+        original = first.setdefault(digest(index, 0), index)
+        if original != index and all(digest(original, at) == digest(index, at) for at in range(rows, n, rows)):
+            pairs.append((names[original], name))
     return pairs
 
 
 @contextlib.contextmanager
 def spool(
-    blocks: Iterable[tuple[int | str, int, npt.NDArray]], n_examples: int, folder: str | os.PathLike[str] | None
-) -> Iterator[GradientArchive]:
+    blocks: Iterable[tuple[int | str, int, Any]], n_examples: int, folder: str | os.PathLike[str] | None
+) -> Iterator[tuple[GradientArchive, list[int]]]:
     """Write a stream of (checkpoint, start, block) to a temporary archive, so that any order of blocks will do.
 
     Memory stays bounded however the stream is ordered; the disk holds all gradients as float32 (float16 where the
@@ -115,46 +211,101 @@ def spool(
         n_examples: N.
         folder: where the temporary archive goes; the system's temporary folder by default.
 
+    Yields:
+        The archive, and its index of every checkpoint in the order of training: by index, or names as they first came.
+
     Raises:
         GradientError: a block is malformed, or some gradients are missing at the end.
-        StoreError: the disk is full.
+        StoreError: the folder cannot be written to, or the disk is full.
     """
-    target = Path(tempfile.mkdtemp(prefix="vogcore-spool-", dir=folder))
+    try:
+        target = Path(tempfile.mkdtemp(prefix="vogcore-spool-", dir=folder))
+    except OSError as error:
+        raise StoreError(
+            f"A stream of gradients cannot be kept in {folder or tempfile.gettempdir()} meanwhile "
+            f"({error.strerror or error}); choose another spool_folder."
+        ) from error
     try:
         path = target / "gradients.h5"
-        writer: GradientWriter | None = None
-        try:
-            for item in blocks:
-                checkpoint, start, block = _unpack(item)
-                if writer is None:
-                    dtype = "float16" if block.dtype == np.float16 else "float32"
-                    writer = GradientWriter(path, n_examples, block.shape[1:], dtype)
-                writer.write(checkpoint, start, block)
-            if writer is None:
-                raise GradientError("The stream of gradients is empty; yield (checkpoint, start, block) tuples.")
-            writer.close()
-        except BaseException:
-            if writer is not None:
-                with contextlib.suppress(Exception):
-                    writer.close()
-            raise
+        order = _write_stream(path, blocks, n_examples)
         with open_gradients(path) as archive:
-            yield archive
+            yield archive, order
     finally:
         shutil.rmtree(target, ignore_errors=True)
 
 
-def _unpack(item: Any) -> tuple[int | str, int, npt.NDArray]:
+def _write_stream(path: Path, blocks: Iterable[Any], n_examples: int) -> list[int]:
+    writer: GradientWriter | None = None
+    slots: dict[int | str, int] = {}
+    try:
+        for item in blocks:
+            checkpoint, start, block = _unpack(item, slots)
+            if writer is None:
+                writer = GradientWriter(path, n_examples, block.shape[1:], "float16" if _narrow(block) else "float32")
+            elif writer.dtype == "float16" and not _narrow(block):
+                raise GradientError(
+                    f"Checkpoint {checkpoint!r}, examples from {start} on: the gradients are {block.dtype}, but the "
+                    "stream began with float16; convert all of them to one type."
+                )
+            slots.setdefault(checkpoint, len(slots))
+            writer.write(_slot_name(checkpoint), start, block)
+        if writer is None:
+            raise GradientError("The stream of gradients is empty; yield (checkpoint, start, block) tuples.")
+        order = _training_order(slots)
+        writer.close()
+    except (GradientError, StoreError) as error:
+        # The temporary archive goes away, so what the writer says about keeping it does not hold here.
+        if ".partial" in str(error):
+            error.args = (f"{str(error).partition(';')[0].replace('archive', 'stream of gradients')}.",)
+        raise
+    finally:
+        if writer is not None:
+            with contextlib.suppress(GradientError, StoreError):
+                writer.close()
+    return order
+
+
+def _narrow(block: npt.NDArray) -> bool:
+    return block.dtype == np.float16
+
+
+def _slot_name(checkpoint: int | str) -> str:
+    return checkpoint if isinstance(checkpoint, str) else f"checkpoint {checkpoint}"
+
+
+def _training_order(slots: dict[int | str, int]) -> list[int]:
+    indices = sorted(key for key in slots if isinstance(key, int))
+    if not indices:
+        return list(slots.values())
+    missing = next((place for place, index in enumerate(indices) if index != place), None)
+    if missing is not None:
+        raise GradientError(
+            f"The stream of gradients has a checkpoint {indices[-1]} but none of index {missing}; number the "
+            "checkpoints 0, 1, 2 and so on, or give names."
+        )
+    return [slots[index] for index in indices]
+
+
+def _unpack(item: Any, slots: dict[int | str, int]) -> tuple[int | str, int, npt.NDArray]:
     if not isinstance(item, tuple) or len(item) != 3:
         raise GradientError(
             "A stream of gradients yields tuples (checkpoint, start, block): a checkpoint's index or name, the "
             f"position of the first example, and gradients (b, ...); it yielded a {type(item).__name__}."
         )
     checkpoint, start, block = item
-    array = np.asarray(block)
+    array = as_numpy(block, f"The block of checkpoint {checkpoint!r}, examples from {start} on,")
     if array.ndim < 2 or array.dtype.kind != "f":
         raise GradientError(
             f"Checkpoint {checkpoint!r}, examples from {start} on: gradients must be floating-point numbers (b, ...), "
             f"but the block is {array.dtype} of shape {array.shape}."
         )
-    return checkpoint, start, array
+    key = checkpoint if isinstance(checkpoint, str) else _index("checkpoint", checkpoint)
+    if any(isinstance(other, str) is not isinstance(key, str) for other in list(slots)[:1]):
+        raise GradientError("A stream of gradients calls its checkpoints by index or by name, not by both.")
+    return key, _index("position", start), array
+
+
+def _index(what: str, value: Any) -> int:
+    if isinstance(value, bool) or not hasattr(value, "__index__") or operator.index(value) < 0:
+        raise GradientError(f"A stream of gradients gave the {what} {value!r}, which is no index from 0 on.")
+    return operator.index(value)

@@ -43,8 +43,10 @@ def resolve_stages(count: int, stages: StageSpec | None) -> dict[str, npt.NDArra
             parts = np.array_split(resolved[ALL], len(_THIRDS))
             resolved.update(zip(_THIRDS, parts, strict=True))
         return resolved
+    if not isinstance(stages, Mapping):
+        raise SettingsError(f"stages must map names to slices or lists of checkpoints, not be {stages!r}.")
     for name, window in stages.items():
-        if name == ALL or not name or "/" in name or name != name.strip():
+        if not _can_be_named(name):
             raise SettingsError(f"A stage cannot be named {name!r}; choose another name, without slashes.")
         indices = _indices(name, window, count)
         if len(indices) < 2:
@@ -55,10 +57,20 @@ def resolve_stages(count: int, stages: StageSpec | None) -> dict[str, npt.NDArra
     return resolved
 
 
+def _can_be_named(name: object) -> bool:
+    """Stages are groups of the score file: what HDF5 cannot name is found out now, not when the file is written."""
+    if not isinstance(name, str) or not name or name != name.strip() or name in (ALL, ".", ".."):
+        return False
+    return name.isprintable() and "/" not in name
+
+
 def _indices(name: str, window: slice | Sequence[int], count: int) -> npt.NDArray[np.int64]:
-    if isinstance(window, slice):
-        return np.sort(np.arange(count, dtype=np.int64)[window])
-    chosen = np.asarray(window)
+    try:
+        if isinstance(window, slice):
+            return np.sort(np.arange(count, dtype=np.int64)[window])
+        chosen = np.asarray(window)
+    except (TypeError, ValueError):  # a slice by floats or of step 0, a list of lists
+        chosen = np.empty((0, 0))
     if chosen.ndim != 1 or (chosen.size and chosen.dtype.kind not in "iu"):
         raise SettingsError(f"Stage {name!r} must be a slice or a list of checkpoint indices, not {window!r}.")
     outside = [int(index) for index in chosen if not -count <= index < count]
