@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 import torch
 from onnx import TensorProto, helper
 from torch.nn import functional
 
 from tests.autodiff.reference import evaluator
+from tests.autodiff.sessions import session
 from tests.graph.models import DOUBLE, build, node, random, value
 from vogcore.autodiff import gradient_model, vjp_model
 
@@ -71,7 +71,11 @@ def test_norm_of_zero_has_gradient_zero():
 
 POOLS = [
     ("MaxPool", {"kernel_shape": [2, 2], "strides": [1, 1]}, lambda x: functional.max_pool2d(x, 2, 1)),
-    ("MaxPool", {"kernel_shape": [3, 3], "strides": [2, 2], "pads": [1] * 4}, lambda x: functional.max_pool2d(x, 3, 2, 1)),
+    (
+        "MaxPool",
+        {"kernel_shape": [3, 3], "strides": [2, 2], "pads": [1] * 4},
+        lambda x: functional.max_pool2d(x, 3, 2, 1),
+    ),
     ("GlobalMaxPool", {}, lambda x: functional.adaptive_max_pool2d(x, 1)),
 ]  # fmt: skip
 
@@ -156,11 +160,9 @@ def test_empty_batch_gives_an_empty_gradient():
         [node("Relu", "x", "h"), node("Flatten", "h", "f"), node("Gemm", "f w b", "z")],
         [value("x", ["N", 2, 3])], [value("z", ["N", 4])], {"w": random(6, 4), "b": random(4)},
     )  # fmt: skip
-    session = onnxruntime.InferenceSession(
-        gradient_model(model).SerializeToString(), providers=["CPUExecutionProvider"]
-    )
+    runner = session(gradient_model(model))
     feeds = {"x": np.zeros((0, 2, 3), np.float32), "vogcore_target": np.zeros(0, np.int64)}
-    logits, gradient = session.run(None, feeds)
+    logits, gradient = runner.run(None, feeds)
     assert (logits.shape, gradient.shape) == ((0, 4), (0, 2, 3))
 
 
@@ -180,7 +182,7 @@ def test_names_of_the_forward_model_may_look_like_ours():
     values += [t.name for t in gradient.graph.initializer]
     assert len(set(names)) == len(names)
     assert len(set(values)) == len(values)
-    onnxruntime.InferenceSession(gradient.SerializeToString(), providers=["CPUExecutionProvider"])
+    session(gradient)
 
 
 def test_forward_model_is_left_as_it_was():
@@ -202,7 +204,7 @@ def test_half_precision_layer_normalization_is_computed_in_float32():
         {"s": np.ones(8, np.float16), "b": np.zeros(8, np.float16)},
     )
     x = (300 * random(2, 8)).astype(np.float16)
-    run = onnxruntime.InferenceSession(vjp_model(model, ["x"]).SerializeToString(), providers=["CPUExecutionProvider"])
+    run = session(vjp_model(model, ["x"]))
     cotangent = random(2, 8, seed=1).astype(np.float16)
     got = run.run(None, {"x": x, "vogcore_cotangent": cotangent})[1]
     assert got.dtype == np.float16

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 import torch
 from onnx import TensorProto, helper
 
+from tests.autodiff.sessions import session
 from tests.graph.models import FLOAT, INT64, build, linear, node, random, value
 from vogcore.autodiff import gradient_model, vjp_model
 from vogcore.errors import ModelError, SettingsError, UnsupportedOpError
@@ -238,8 +238,8 @@ def test_intermediate_tensor_behind_integer_tokens():
     )
     gradient = gradient_model(model, wrt="embedded")
     ids, target = torch.randint(0, 11, (7, 5)), torch.arange(7) % 4
-    session = onnxruntime.InferenceSession(gradient.SerializeToString(), providers=["CPUExecutionProvider"])
-    logits, got = session.run(None, {"ids": ids.numpy(), "vogcore_target": target.numpy()})
+    runner = session(gradient)
+    logits, got = runner.run(None, {"ids": ids.numpy(), "vogcore_target": target.numpy()})
 
     embedded = table.double()[ids].requires_grad_()
     scores = torch.tanh(embedded @ first.double()).mean(1) @ last.double()

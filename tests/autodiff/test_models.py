@@ -6,11 +6,11 @@ import io
 import warnings
 
 import numpy as np
-import onnxruntime
 import pytest
 import torch
 from torch import nn
 
+from tests.autodiff.sessions import session
 from vogcore.autodiff import OF, gradient_model
 
 CLASSES = 5
@@ -137,10 +137,10 @@ def autograd(network: nn.Module, x: torch.Tensor, target: torch.Tensor, of: str 
 
 
 def run(model, x: torch.Tensor, target: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
-    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    feeds = {session.get_inputs()[0].name: x.numpy(), "vogcore_target": target.numpy()}
-    assert [o.name for o in session.get_outputs()][1] == "vogcore_gradient"
-    return tuple(session.run(None, feeds))
+    runner = session(model)
+    feeds = {runner.get_inputs()[0].name: x.numpy(), "vogcore_target": target.numpy()}
+    assert [o.name for o in runner.get_outputs()][1] == "vogcore_gradient"
+    return tuple(runner.run(None, feeds))
 
 
 def relative_errors(got: np.ndarray, expected: np.ndarray) -> np.ndarray:

@@ -58,7 +58,7 @@ def test_every_truncation_is_refused(saved):
     whole = saved.read_bytes()
     for length in range(len(whole)):
         saved.write_bytes(whole[:length])
-        with pytest.raises(ModelError, match=rf"(cut short|complete graph|not a valid).*") as caught:
+        with pytest.raises(ModelError, match=r"(cut short|complete graph|not a valid).*") as caught:
             load_model(saved)
         assert str(saved) in str(caught.value)
         assert "\n" not in str(caught.value)

@@ -80,7 +80,7 @@ def test_training_mode_inside_a_local_function_is_refused():
     function = helper.make_function("local", "Drop", ["a"], ["b"], body, [helper.make_opsetid("", 18)])
     call = helper.make_node("Drop", ["x"], ["y"], domain="local")
     model = build([call], BATCH, OUT, functions=[function], domains=["local"])
-    with pytest.raises(ModelError, match="Dropout node .*the_Dropout.* is in training mode"):
+    with pytest.raises(ModelError, match=r"Dropout node .*the_Dropout.* is in training mode"):
         prepare(model)
 
 

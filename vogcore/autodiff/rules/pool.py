@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from vogcore.autodiff.registry import Call, Cotangents, rule
 from vogcore.autodiff.rules.conv import Window, spatial_rank, transposed, window
-from vogcore.autodiff.rules.shape import END, scalar
+from vogcore.autodiff.rules.shape import END, scalar, scatter_add
 from vogcore.graph.shapes import static_dims
 
 
@@ -32,15 +32,8 @@ def max_pool(call: Call) -> Cotangents:
     flat = emit.ints(-1)
     sizes = static_dims(x)
     total = emit.ints(math.prod(sizes)) if sizes is not None else emit.op("Reshape", emit.size(x), flat)
-    zeros = emit.filled(total, 0.0, x.dtype or ir.DataType.FLOAT)
-    summed = emit.op(
-        "ScatterElements",
-        zeros,
-        emit.op("Reshape", indices, flat),
-        emit.op("Reshape", call.dy, flat),
-        axis=0,
-        reduction="add",
-    )
+    values = emit.op("Reshape", call.dy, flat)
+    summed = scatter_add(emit, total, emit.op("Reshape", indices, flat), values, axis=0)
     return [emit.reshape_like(summed, x)]
 
 

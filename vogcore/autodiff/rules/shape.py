@@ -12,6 +12,18 @@ from vogcore.graph.shapes import dims, static_dims
 END = np.iinfo(np.int64).max
 
 
+def scatter_add(emit: Emitter, shape: ir.Value, indices: ir.Value, values: ir.Value, axis: int) -> ir.Value:
+    """Zeros of ``shape`` with ``values`` added at ``indices`` along ``axis``; ONNX's ScatterElements.
+
+    Half-precision values are added up in float32: the CPU provider cannot add them otherwise, and sums lose less.
+    """
+    dtype = values.dtype or ir.DataType.FLOAT
+    wide = ir.DataType.FLOAT if dtype in (ir.DataType.FLOAT16, ir.DataType.BFLOAT16) else dtype
+    zeros = emit.filled(shape, 0.0, wide)
+    result = emit.op("ScatterElements", zeros, indices, emit.cast(values, wide), axis=axis, reduction="add")
+    return emit.cast(result, dtype)
+
+
 def scatter_along_axis(call: Call, like: ir.Value, axis: int, positions: ir.Value, value: ir.Value) -> ir.Value:
     """Zeros of the shape of ``like`` except along ``axis``, where slice j of ``value`` is added at ``positions[j]``.
 
@@ -27,10 +39,7 @@ def scatter_along_axis(call: Call, like: ir.Value, axis: int, positions: ir.Valu
     if axis < n - 1:
         pieces.append(emit.op("Slice", shape, emit.ints(axis + 1), emit.ints(END)))
     whole = emit.op("Concat", *pieces, axis=0) if len(pieces) > 1 else pieces[0]
-    zeros = emit.filled(whole, 0.0, value.dtype or like.dtype or ir.DataType.FLOAT)
-    result = emit.op("ScatterElements", zeros, indices, value, axis=axis, reduction="add")
-    result.type = like.type
-    return result
+    return scatter_add(emit, whole, indices, value, axis)
 
 
 def scalar(emit: Emitter, vector: ir.Value) -> ir.Value:
