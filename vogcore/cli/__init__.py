@@ -1,12 +1,12 @@
 """The command line: one module for each command.
 
-Exit status: 0 done; 2 bad input or usage, said in one sentence on standard error; 130 interrupted. Results go to
-standard output, progress and warnings to standard error.
+Exit status: 0 done; 2 bad input or usage, said in one sentence on standard error; 130 interrupted; 141 the reader of
+standard output went away. Results go to standard output, progress and warnings to standard error.
 """
 
 from __future__ import annotations
 
-import argparse
+import io
 import os
 import sys
 import warnings
@@ -15,6 +15,8 @@ from importlib import import_module
 from typing import Any
 
 from vogcore import __version__
+from vogcore.cli._parser import Parser, fail
+from vogcore.cli._text import printable
 from vogcore.errors import VogcoreError, VogcoreWarning
 
 __all__ = ["main"]
@@ -28,40 +30,64 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Args:
         arguments: words after the program's name; ``sys.argv[1:]`` by default.
     """
-    parser = argparse.ArgumentParser(
+    if arguments is None:
+        _prepare_streams()
+    command = None
+    try:
+        parser = _parser()
+        options = parser.parse_args(arguments)
+        command = options.command
+        if command is None:
+            parser.print_help(sys.stderr)
+            return 2
+        with warnings.catch_warnings():
+            warnings.simplefilter("always", VogcoreWarning)
+            warnings.showwarning = _show_warning
+            status = int(options.run(options) or 0)
+        sys.stdout.flush()  # here, where a reader that went away is not yet an error at exit
+        return status
+    except VogcoreError as error:
+        return fail(_with_notes(str(error), error))
+    except KeyboardInterrupt as error:
+        what = "interrupted; no score file was written." if command == "score" else "interrupted."
+        print(f"vogcore: {printable(_with_notes(what, error))}", file=sys.stderr)
+        return 130
+    except MemoryError as error:
+        return fail(_with_notes("There is not enough memory; try a smaller --batch-size or --memory.", error))
+    except BrokenPipeError:
+        # The reader of a pipe (head, less) left early. Python would complain again when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+
+
+def _parser() -> Parser:
+    parser = Parser(
         prog="vogcore",
-        description="Find hard, atypical and mislabelled examples by the variance of gradients (VoG) of ONNX checkpoints.",
+        description="Find hard, atypical and mislabelled examples by the variance of gradients (VoG) of ONNX "
+        "checkpoints.",
         epilog="Start with: vogcore demo",
     )
     parser.add_argument("--version", action="version", version=f"vogcore {__version__}")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    commands = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND")
     for name in _COMMANDS:
         import_module(f"vogcore.cli.{name}").add_parser(commands)
-    options = parser.parse_args(arguments)
-    with warnings.catch_warnings():
-        warnings.simplefilter("always", VogcoreWarning)
-        warnings.showwarning = _show_warning
-        try:
-            return int(options.run(options) or 0)
-        except VogcoreError as error:
-            return _fail(str(error))
-        except KeyboardInterrupt:
-            print("vogcore: interrupted; no score file was written.", file=sys.stderr)
-            return 130
-        except MemoryError:
-            return _fail("There is not enough memory; try a smaller --batch-size or --memory.")
-        except BrokenPipeError:
-            # The reader of a pipe (head, less) left early. Python would complain when it flushes at exit.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return 0
+    return parser
 
 
-def _fail(message: str) -> int:
-    print(f"vogcore: error: {message}", file=sys.stderr)
-    return 2
+def _prepare_streams() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # By lines, so that results and warnings keep their order in a log; and a name that the terminal's encoding
+            # lacks is no reason to fail.
+            stream.reconfigure(line_buffering=True, errors="backslashreplace")
+
+
+def _with_notes(message: str, error: BaseException) -> str:
+    """The message, and what was noted on the error's way up (where an unfinished archive is kept)."""
+    return " ".join([message, *getattr(error, "__notes__", [])])
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
     # Only what vogcore itself has to say: the user can do nothing about a deprecation inside a dependency.
     if issubclass(category, VogcoreWarning):
-        print(f"vogcore: warning: {message}", file=sys.stderr)
+        print(f"vogcore: warning: {printable(str(message))}", file=sys.stderr)

@@ -3,37 +3,65 @@
 from __future__ import annotations
 
 import math
+import shlex
 import textwrap
+import unicodedata
 from collections.abc import Sequence
 
 from vogcore.store import Direction
 
-__all__ = ["contradiction", "direction_sentence", "strength", "table", "timing_line", "wrap"]
+__all__ = ["contradiction", "direction_sentence", "printable", "quoted", "strength", "table", "timing_line", "wrap"]
 
 _WIDTH = 100
 _PARTS = ("gradients", "kernels", "storage", "data", "sessions")
 
 
+def printable(text: str) -> str:
+    """Text from a file or a path, with what a terminal would obey (escapes, line ends, direction marks) written out.
+
+    Names come from files that somebody else wrote; an escape sequence in one could rewrite what is on the screen.
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode("ascii") for c in text)
+
+
+def quoted(path: str) -> str:
+    """A path as it can be typed into a shell."""
+    return printable(shlex.quote(path))
+
+
 def wrap(text: str) -> str:
-    """A paragraph of lines that fit a terminal."""
+    """A paragraph of lines that fit a terminal, safe to print."""
+    text = printable(text)
     return textwrap.fill(text, _WIDTH, break_long_words=False, break_on_hyphens=False)
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:
-    """Columns padded to their widest entry; the first ``left`` columns flush left, the others flush right."""
-    widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
+    """Columns padded to their widest entry; the first ``left`` columns flush left, the others flush right.
+
+    Cells are made :func:`printable`.
+    """
+    lines = [[printable(cell) for cell in row] for row in [header, *rows]]
+    widths = [max(_width(row[i]) for row in lines) for i in range(len(header))]
 
     def line(cells: Sequence[str]) -> str:
-        padded = [c.ljust(w) if i < left else c.rjust(w) for i, (c, w) in enumerate(zip(cells, widths, strict=True))]
+        padded = []
+        for i, (cell, width) in enumerate(zip(cells, widths, strict=True)):
+            blank = " " * (width - _width(cell))
+            padded.append(cell + blank if i < left else blank + cell)
         return ("  " + "  ".join(padded)).rstrip()
 
-    return "\n".join([line(header), *(line(row) for row in rows)])
+    return "\n".join(line(row) for row in lines)
+
+
+def _width(text: str) -> int:
+    """Columns of a terminal that a text takes: two for a wide (East Asian) character, none for a combining one."""
+    return sum(0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
 
 
 def strength(rho: float) -> str:
     """A rank correlation in words (the bounds that Cohen 1988 gave for r: 0.1, 0.3, 0.5)."""
     size = abs(rho)
-    return "hardly" if size < 0.1 else "weakly" if size < 0.3 else "moderately" if size < 0.5 else "strongly"
+    return "very weakly" if size < 0.1 else "weakly" if size < 0.3 else "moderately" if size < 0.5 else "strongly"
 
 
 def direction_sentence(direction: Direction) -> str:
@@ -59,13 +87,13 @@ def direction_sentence(direction: Direction) -> str:
     )
 
 
-def contradiction(direction: Direction) -> str | None:
-    """A warning where the measured direction is not the claimed one."""
+def contradiction(direction: Direction, lists: bool) -> str | None:
+    """A warning where the measured direction is not the claimed one; ``lists`` where lists of examples follow it."""
     if not direction.contradicts:
         return None
     return wrap(
-        f"WARNING: this contradicts the paper (Agarwal et al. 2022), by which {direction.claimed}. The lists below "
-        "follow the measurement."
+        f"WARNING: this contradicts the paper (Agarwal et al. 2022), by which {direction.claimed}."
+        + (" The lists below follow the measurement." if lists else "")
     )
 
 
@@ -74,4 +102,6 @@ def timing_line(timings: dict[str, float]) -> str:
     if "total" not in timings:
         return ""
     parts = ", ".join(f"{name} {timings[name]:.1f}" for name in _PARTS if name in timings)
+    other = timings["total"] - sum(timings.get(name, 0.0) for name in _PARTS)
+    parts += f", other {max(other, 0.0):.1f}"
     return f"Time: {timings['total']:.1f} s ({parts})."

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import glob
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from vogcore.cli._parser import integer
 
 if TYPE_CHECKING:
     from vogcore.store import Scores
@@ -27,26 +30,32 @@ def add_parser(commands: Any) -> None:
     parser.set_defaults(run=run)
     parser.add_argument("--output", default="vogcore-demo", metavar="DIR", help="folder for its files (vogcore-demo)")
     parser.add_argument("--overwrite", action="store_true", help="replace the files of an earlier demo")
-    parser.add_argument("--epochs", type=int, default=12, metavar="N", help="epochs, and checkpoints (12)")
-    parser.add_argument("--seed", type=int, default=0, metavar="N")
+    parser.add_argument(
+        "--epochs", type=integer(2, 10_000), default=12, metavar="N", help="epochs, and checkpoints (12)"
+    )
+    parser.add_argument(
+        "--seed",
+        type=integer(0),
+        default=0,
+        metavar="N",
+        help="of everything random: weights, batches, wrong labels (0)",
+    )
 
 
 def run(options: argparse.Namespace) -> int:
     """Train, score, show."""
     import vogcore
+    from vogcore.cli._text import printable, quoted
     from vogcore.cli.score import summary
     from vogcore.cli.show import report
     from vogcore.data import Preprocess
     from vogcore.demo import train
-    from vogcore.errors import SettingsError
     from vogcore.scoring.progress import ProgressBar
     from vogcore.store import check_output
 
-    if options.epochs < 2:
-        raise SettingsError("The demo needs at least 2 epochs, since a variance needs at least 2 checkpoints.")
     folder = Path(options.output)
     out = folder / "scores.h5"
-    if folder.exists():
+    if folder.is_dir():
         check_output(out, options.overwrite)
     begun = time.perf_counter()
     print(
@@ -61,14 +70,16 @@ def run(options: argparse.Namespace) -> int:
             f"  epoch {e.epoch:2}: loss {e.loss:.3f}, accuracy on the held-out digits {100 * e.test_accuracy:.1f}%"
         ),
     )
-    print(f"Trained in {time.perf_counter() - begun:.1f} s; one ONNX checkpoint per epoch is in {folder}.\n")
+    seconds = time.perf_counter() - begun
+    print(f"Trained in {seconds:.1f} s; one ONNX checkpoint per epoch is in {printable(str(folder))}.\n")
+    checkpoints = f"{glob.escape(str(folder))}/ckpt-*.onnx"
     command = (
-        f"vogcore score --checkpoints '{folder}/ckpt-*.onnx' --data {trained.train_path} --layout 'nhw->nchw' "
-        f"--scale 1/16 -o {out}"
+        f"vogcore score --checkpoints {quoted(checkpoints)} --data {quoted(str(trained.train_path))} "
+        f"--layout 'nhw->nchw' --scale 1/16 -o {quoted(str(out))}"
     )
     print(f"Scoring, the same as:\n  {command}\n")
     scores = vogcore.score(
-        f"{folder}/ckpt-*.onnx",
+        checkpoints,
         trained.train_path,
         preprocess=Preprocess(scale=1 / 16, layout="nhw->nchw"),
         out=out,

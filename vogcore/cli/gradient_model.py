@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from vogcore.autodiff import OF
+
 __all__ = ["add_parser"]
 
 
@@ -25,7 +27,9 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--of",
         default="logit",
-        help="what is differentiated: logit, probability, log-probability, loss, margin or centred-logit",
+        choices=OF,
+        metavar="WHAT",
+        help="what is differentiated: logit (default), probability, log-probability, loss, margin or centred-logit",
     )
     parser.add_argument("--wrt", metavar="NAME", help="float tensor to differentiate with respect to (the only input)")
     parser.add_argument("--output-name", metavar="NAME", help="output with the class scores, where there are several")
@@ -35,15 +39,18 @@ def run(options: argparse.Namespace) -> int:
     """Transform and write."""
     import vogcore
     from vogcore._checkpoint import save_checkpoint
+    from vogcore.cli._text import printable
+    from vogcore.cli.score import refuse_same_file
     from vogcore.store import check_output
 
+    refuse_same_file(options.output, [options.model])
     check_output(options.output, options.overwrite)
     model = vogcore.gradient_model(options.model, of=options.of, wrt=options.wrt, output=options.output_name)
     save_checkpoint(model, options.output, {})
-    print(f"{options.output}: {len(model.graph.node)} nodes, opset {_opset(model)}")
+    print(f"{printable(options.output)}: {len(model.graph.node)} nodes, opset {_opset(model)}")
     for kind, values in (("input", model.graph.input), ("output", model.graph.output)):
         for value in values:
-            print(f"  {kind:6}  {value.name}  {_type(value)}")
+            print(f"  {kind:6}  {printable(value.name)}  {printable(_type(value))}")
     return 0
 
 

@@ -7,9 +7,15 @@ import os
 import re
 from typing import Any
 
+from vogcore.autodiff import OF
+from vogcore.cli._parser import integer
 from vogcore.errors import SettingsError
+from vogcore.scoring.settings import CHANNELS, NORMALISE, REDUCTIONS
 
-__all__ = ["add_parser", "parse_bytes", "parse_stage"]
+__all__ = ["add_parser", "parse_bytes", "parse_stage", "refuse_same_file", "summary"]
+
+MOST_THREADS = 1024
+"""More than any one machine has cores; ONNX Runtime starts every thread that it is asked for."""
 
 _EXAMPLES = """\
 examples:
@@ -46,7 +52,12 @@ def add_parser(commands: Any) -> None:
     what.add_argument("-o", "--output", required=True, metavar="H5", help="score file to write")
     what.add_argument("--overwrite", action="store_true", help="replace files that exist")
     what.add_argument("--keep-gradients", metavar="H5", help="also write all gradients to this archive")
-    what.add_argument("--keep-dtype", default="float32", choices=("float32", "float16", "bfloat16"))
+    what.add_argument(
+        "--keep-dtype",
+        choices=("float32", "float16", "bfloat16"),
+        metavar="TYPE",
+        help="their type there: float32 (default), float16 or bfloat16",
+    )
     what.add_argument("--x-name", metavar="NAME", help="name of the examples in the data file")
     what.add_argument("--y-name", metavar="NAME", help="name of the labels in the data file")
 
@@ -60,22 +71,50 @@ def add_parser(commands: Any) -> None:
     score.add_argument(
         "--of",
         default="logit",
-        help="what is differentiated: logit, probability, log-probability, loss, margin or centred-logit",
+        choices=OF,
+        metavar="WHAT",
+        help="what is differentiated: logit (default), probability, log-probability, loss, margin or centred-logit",
     )
     score.add_argument(
         "--target",
         default="label",
         metavar="label|predicted|INDEX",
-        help="at which class: the label, the class that one checkpoint predicts, or a fixed one",
+        help="at which class: the label (default), the class that one checkpoint predicts, or a fixed one",
     )
     score.add_argument(
-        "--target-checkpoint", type=int, default=-1, metavar="N", help="which checkpoint predicts (-1, the last)"
+        "--target-checkpoint",
+        type=integer(-(2**31), 2**31),
+        metavar="N",
+        help="which checkpoint predicts, for --target predicted (-1, the last)",
     )
-    score.add_argument("--channels", default="mean", help="per pixel: mean (signed), none, magnitude or l2")
-    score.add_argument("--channel-axis", type=int, metavar="AXIS", help="axis of the channels, where it is not clear")
-    score.add_argument("--reduction", default="std", help="over the checkpoints: std or var")
+    score.add_argument(
+        "--channels",
+        default="mean",
+        choices=CHANNELS,
+        metavar="HOW",
+        help="per pixel: mean (signed, default), none, magnitude or l2",
+    )
+    score.add_argument(
+        "--channel-axis",
+        type=integer(-64, 64),
+        metavar="AXIS",
+        help="axis of the channels in the model's input (0 is the examples), where it is not clear",
+    )
+    score.add_argument(
+        "--reduction",
+        default="std",
+        choices=REDUCTIONS,
+        metavar="HOW",
+        help="over the checkpoints: std (default) or var",
+    )
     score.add_argument("--relative", action="store_true", help="divide raw VoG by the mean absolute gradient")
-    score.add_argument("--normalise", default="class", help="class, absolute, robust or none")
+    score.add_argument(
+        "--normalise",
+        default="class",
+        choices=NORMALISE,
+        metavar="HOW",
+        help="class (z-score inside the class, default), absolute (its magnitude), robust (by median and MAD) or none",
+    )
     score.add_argument("--statistics", metavar="H5", help="score file whose class statistics to use")
     score.add_argument(
         "--stage",
@@ -88,9 +127,17 @@ def add_parser(commands: Any) -> None:
     score.add_argument("--output-name", metavar="NAME", help="output of the model with the class scores")
 
     machine = parser.add_argument_group("the machine")
-    machine.add_argument("--provider", default="auto", help="auto, cpu or cuda")
-    machine.add_argument("--threads", type=int, metavar="N", help="threads of ONNX Runtime and of the kernels")
-    machine.add_argument("--batch-size", type=int, metavar="N", help="examples in one run of a model")
+    machine.add_argument(
+        "--provider",
+        default="auto",
+        choices=("auto", "cpu", "cuda"),
+        metavar="NAME",
+        help="auto (CUDA where it works, else CPU; default), cpu or cuda",
+    )
+    machine.add_argument(
+        "--threads", type=integer(1, MOST_THREADS), metavar="N", help="threads of ONNX Runtime and of the kernels"
+    )
+    machine.add_argument("--batch-size", type=integer(1), metavar="N", help="examples in one run of a model")
     machine.add_argument("--memory", default="1GB", metavar="SIZE", help="for the moments of a block of examples (1GB)")
     machine.add_argument("-q", "--quiet", action="store_true", help="no progress")
 
@@ -100,12 +147,15 @@ def run(options: argparse.Namespace) -> int:
     import vogcore
     from vogcore.scoring.progress import ProgressBar, Silent
 
-    stages = dict(parse_stage(text) for text in options.stage) if options.stage else None
+    stages = _stages(options.stage)
+    memory = parse_bytes(options.memory)
+    _refuse_useless(options)
+    inputs = [*(options.checkpoints or []), options.data, options.labels, options.gradients, options.statistics]
+    for output in (options.output, options.keep_gradients):
+        refuse_same_file(output, inputs)
     if options.threads is not None:
         from vogcore.kernels import set_threads
 
-        if options.threads < 1:
-            raise SettingsError(f"--threads {options.threads} is not possible; give a positive number.")
         set_threads(options.threads)
     common: dict[str, Any] = {
         "out": options.output,
@@ -116,7 +166,7 @@ def run(options: argparse.Namespace) -> int:
         "scale": "relative" if options.relative else "none",
         "normalise": options.normalise,
         "statistics": options.statistics,
-        "memory": parse_bytes(options.memory),
+        "memory": memory,
         "overwrite": options.overwrite,
         "progress": Silent() if options.quiet else ProgressBar(),
     }
@@ -144,14 +194,14 @@ def _from_checkpoints(options: argparse.Namespace, common: dict[str, Any]) -> An
         options.labels,
         of=options.of,
         target=options.target if options.target in ("label", "predicted") else _class_index(options.target),
-        target_checkpoint=options.target_checkpoint,
+        target_checkpoint=-1 if options.target_checkpoint is None else options.target_checkpoint,
         preprocess=Preprocess.parse(options.scale, options.mean, options.std, options.layout),
         x_name=options.x_name,
         y_name=options.y_name,
         wrt=options.wrt,
         output=options.output_name,
         keep_gradients=options.keep_gradients,
-        keep_dtype=options.keep_dtype,
+        keep_dtype=options.keep_dtype or "float32",
         provider=options.provider,
         threads=options.threads,
         batch_size=options.batch_size,
@@ -163,16 +213,34 @@ def _refuse_with_gradients(options: argparse.Namespace) -> None:
     """Options that decide how gradients are computed mean nothing where they are there already."""
     for name in (
         "checkpoints", "data", "keep_gradients", "x_name", "y_name", "mean", "std", "layout", "wrt", "output_name",
-        "batch_size",
+        "scale", "batch_size",
     ):  # fmt: skip
         if getattr(options, name) is not None:
             flag = "--" + name.replace("_", "-")
             raise SettingsError(f"--gradients and {flag} exclude each other; the gradients are computed already.")
-    if options.scale is not None or options.of != "logit" or options.target != "label":
+    if options.of != "logit" or options.target != "label":
+        raise SettingsError("--gradients excludes --of and --target; the gradients are computed already.")
+
+
+def _refuse_useless(options: argparse.Namespace) -> None:
+    """An option that would change nothing is a misunderstanding."""
+    if options.target_checkpoint is not None and options.target != "predicted":
         raise SettingsError(
-            "--gradients excludes --scale, --of and --target; the gradients are computed already (--relative divides "
-            "by their magnitude)."
+            "--target-checkpoint has a meaning with --target predicted only; leave it out, or add that."
         )
+    if options.keep_dtype is not None and options.keep_gradients is None:
+        raise SettingsError("--keep-dtype has a meaning with --keep-gradients only; leave it out, or add that.")
+
+
+def refuse_same_file(output: str | None, inputs: list[str | None]) -> None:
+    """``--overwrite`` is meant for results of an earlier run, never for what this run reads.
+
+    Raises:
+        SettingsError: the output is one of the inputs; patterns and missing files are let through.
+    """
+    for path in inputs:
+        if output and path and os.path.exists(output) and os.path.exists(path) and os.path.samefile(output, path):
+            raise SettingsError(f"{output} is an input of this command and would be replaced; write to another file.")
 
 
 def _labels(path: str | None) -> Any:
@@ -184,9 +252,18 @@ def _labels(path: str | None) -> Any:
 
 
 def _class_index(text: str) -> int:
-    if not re.fullmatch(r"\d+", text):
+    if not re.fullmatch(r"\d{1,9}", text):
         raise SettingsError(f"--target {text!r} is not known; give label, predicted or the index of a class.")
     return int(text)
+
+
+def _stages(texts: list[str] | None) -> dict[str, slice | list[int]] | None:
+    if not texts:
+        return None
+    stages = dict(parse_stage(text) for text in texts)
+    if len(stages) < len(texts):
+        raise SettingsError("--stage was given twice with the same name; name every stage once.")
+    return stages
 
 
 def parse_stage(text: str) -> tuple[str, slice | list[int]]:
@@ -196,11 +273,11 @@ def parse_stage(text: str) -> tuple[str, slice | list[int]]:
         SettingsError: the text is neither.
     """
     name, separator, window = text.partition("=")
-    if separator and re.fullmatch(r"-?\d*:-?\d*(:\d+)?", window) and not window.endswith(":0"):
+    if separator and re.fullmatch(r"(-?\d{1,9})?:(-?\d{1,9})?(:0{0,9}[1-9]\d{0,8})?", window):
         return name, slice(*(int(part) if part else None for part in window.split(":")))
-    if separator and re.fullmatch(r"-?\d+(,-?\d+)*", window):
+    if separator and re.fullmatch(r"-?\d{1,9}(,-?\d{1,9})*", window):
         return name, [int(part) for part in window.split(",")]
-    raise SettingsError(f"--stage {text!r} is not of the form NAME=START:STOP or NAME=INDEX,INDEX,...")
+    raise SettingsError(f"--stage {text!r} is not of the form NAME=START:STOP or NAME=INDEX,INDEX.")
 
 
 def parse_bytes(text: str) -> int:
@@ -209,7 +286,7 @@ def parse_bytes(text: str) -> int:
     Raises:
         SettingsError: the text is none of these.
     """
-    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)(i?)B?\s*", text, re.IGNORECASE)
+    found = re.fullmatch(r"\s*(\d{1,15}(?:\.\d{1,15})?)\s*([KMGT]?)(i?)B?\s*", text, re.IGNORECASE)
     if found is None or float(found[1]) <= 0:
         raise SettingsError(f"--memory {text!r} is not a size; write 512MB or 2GB.")
     base = 1024 if found[3] else 1000
@@ -218,12 +295,13 @@ def parse_bytes(text: str) -> int:
 
 def summary(scores: Any, path: str | os.PathLike[str]) -> str:
     """What to tell at the end of a run."""
-    from vogcore.cli._text import direction_sentence, timing_line
+    from vogcore.cli._text import direction_sentence, printable, quoted, timing_line
 
+    name = os.fspath(path)
     lines = [
-        f"{len(scores):,} examples scored over {len(scores.checkpoints)} checkpoints into {os.fspath(path)}.",
+        f"{len(scores):,} examples scored over {len(scores.checkpoints)} checkpoints into {printable(name)}.",
         timing_line(scores.timings),
         direction_sentence(scores.direction),
-        f"Look at it with: vogcore show {os.fspath(path)}",
+        f"Look at it with: vogcore show {quoted(name)}",
     ]
     return "\n".join(line for line in lines if line)

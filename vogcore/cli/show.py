@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vogcore.errors import SettingsError
+from vogcore.cli._parser import integer
 
 if TYPE_CHECKING:
     from vogcore.store import Scores
@@ -31,7 +31,7 @@ def add_parser(commands: Any) -> None:
     )
     parser.set_defaults(run=run)
     parser.add_argument("scores", metavar="H5", help="score file")
-    parser.add_argument("-n", "--examples", type=int, default=5, metavar="N", help="examples in each list (5)")
+    parser.add_argument("-n", "--examples", type=integer(0), default=5, metavar="N", help="examples in each list (5)")
     parser.add_argument("--overall", action="store_true", help="one list over all classes instead of one for each")
     parser.add_argument("--stage", default="all", help="which stage to list (all)")
     parser.add_argument("--all-classes", action="store_true", help=f"list every class, also beyond {_MOST_CLASSES}")
@@ -41,8 +41,6 @@ def run(options: argparse.Namespace) -> int:
     """Print the report."""
     import vogcore
 
-    if options.examples < 0:
-        raise SettingsError(f"-n {options.examples} is not possible; give 0 or more.")
     scores = vogcore.open_scores(options.scores)
     most = None if options.all_classes else _MOST_CLASSES
     print(report(scores, options.examples, stage=options.stage, overall=options.overall, most_classes=most))
@@ -57,16 +55,16 @@ def report(
     Raises:
         SettingsError: there is no stage of that name.
     """
-    from vogcore.cli._text import contradiction, direction_sentence, wrap
+    from vogcore.cli._text import contradiction, direction_sentence, printable, wrap
 
     chosen = scores.stage(stage)
     direction = chosen.direction()
     parts = [
         _heading(scores),
-        f"Which end is hard? (score: vog, stage: {stage})\n{direction_sentence(direction)}",
-        contradiction(direction),
+        f"Which end is hard? (score: vog, stage: {printable(stage)})\n{direction_sentence(direction)}",
+        contradiction(direction, lists=n > 0),
         f"All scores of the file\n{_directions(scores)}",
-        f"Classes (raw VoG, stage {stage})\n{_classes(scores, stage, most_classes)}",
+        f"Classes ({_raw(scores)}, stage {printable(stage)})\n{_classes(scores, stage, most_classes)}",
     ]
     if n and (overall or not np.any(scores.labels >= 0)):
         for title, rows in (("Hardest", scores.hardest(n, stage=stage)), ("Easiest", scores.easiest(n, stage=stage))):
@@ -79,28 +77,42 @@ def report(
 
 
 def _heading(scores: Scores) -> str:
+    from vogcore.cli._text import printable
+
     settings = scores.settings
     data = settings.get("data") or {}
     source = data.get("name") if isinstance(data, dict) else None
     first, last = scores.checkpoints[0].name, scores.checkpoints[-1].name
-    target = settings.get("target", "label")
     how = [
-        f"gradient of the {settings.get('of', 'logit')} at {target if isinstance(target, str) else f'class {target}'}",
+        _differentiated(settings),
         f"channels: {settings.get('channels', 'mean')}",
         f"{settings.get('reduction', 'std')} over checkpoints",
         f"scale: {settings.get('scale', 'none')}",
         f"normalised: {settings.get('normalise', 'class')}",
     ]
+    number = len(scores.classes)
     stages = ", ".join(f"{s.name} ({len(s.checkpoints)})" for s in scores.stages.values())
     lines = [
-        f"{scores.path or 'Scores'}: {len(scores):,} examples, {len(scores.classes)} classes, "
+        f"{scores.path or 'Scores'}: {len(scores):,} examples, {number:,} {'class' if number == 1 else 'classes'}, "
         f"{len(scores.checkpoints)} checkpoints ({first} to {last})",
         f"  data:      {source}" if source else "",
         f"  score:     {'; '.join(how)}",
         f"  stages:    {stages}",
         f"  created:   {scores.created}, vogcore {scores.vogcore_version}",
     ]
-    return "\n".join(line for line in lines if line)
+    return "\n".join(printable(line) for line in lines if line)
+
+
+def _differentiated(settings: dict[str, Any]) -> str:
+    of, target = settings.get("of", "logit"), settings.get("target", "label")
+    if of == target:  # what score_gradients records of gradients that it did not make
+        return "gradients made elsewhere"
+    at = "the label" if target == "label" else "the predicted class" if target == "predicted" else f"class {target}"
+    return f"gradient of the {of} at {at}"
+
+
+def _raw(scores: Scores) -> str:
+    return "relative VoG" if scores.settings.get("scale") == "relative" else "raw VoG"
 
 
 def _directions(scores: Scores) -> str:
@@ -109,24 +121,24 @@ def _directions(scores: Scores) -> str:
     rows = []
     for stage in scores.stages.values():
         for name in ("vog", "vog_raw", "vog_relative"):
-            if name not in stage.directions:
+            d = stage.direction(name)
+            if d.measured == "not measured":
                 continue
-            d = stage.directions[name]
-            interval = f"[{d.spearman_low:+.2f}, {d.spearman_high:+.2f}]"
+            interval = "-" if math.isnan(d.spearman_low) else f"[{d.spearman_low:+.2f}, {d.spearman_high:+.2f}]"
             contradicts = "opposite of the claim" if d.contradicts else ""
             rows.append(
                 [
                     stage.name,
                     name,
                     d.measured,
-                    f"{d.spearman_loss:+.2f}",
+                    _figure(d.spearman_loss, "+.2f"),
                     interval,
-                    f"{d.auroc_errors:.2f}",
+                    _figure(d.auroc_errors, ".2f"),
                     contradicts,
                 ]
             )
     if not rows:
-        return "  The direction was not measured: there are no labels with logits."
+        return "  No direction was measured."
     return table(
         ["stage", "score", "measured", "rank corr. with loss", "95% interval", "AUROC errors", ""], rows, left=3
     )
@@ -135,6 +147,8 @@ def _directions(scores: Scores) -> str:
 def _classes(scores: Scores, stage: str, most: int | None) -> str:
     from vogcore.cli._text import table
 
+    if not scores.classes:
+        return "  There are none."
     chosen = scores.stage(stage)
     correct = scores.companions.get("correct")
     header = ["class", "examples", "mean", "std"] + (["accuracy"] if correct is not None else [])
@@ -151,15 +165,18 @@ def _classes(scores: Scores, stage: str, most: int | None) -> str:
 
 
 def _by_class(scores: Scores, n: int, stage: str, direction: Any, most: int | None) -> list[str]:
-    hardest = scores.hardest(n, per_class=True, stage=stage)
-    easiest = scores.easiest(n, per_class=True, stage=stage)
+    from vogcore.cli._text import printable
+
+    # By index and not by name, since two classes may have the same one.
+    hardest, easiest = (order(len(scores), stage=stage) for order in (scores.hardest, scores.easiest))
     blocks = []
-    for name in scores.classes[:most]:
-        if len(hardest[name]) == 0:
+    for index, name in enumerate(scores.classes[:most]):
+        hard, easy = (order[scores.labels[order] == index][:n] for order in (hardest, easiest))
+        if len(hard) == 0:
             continue
         blocks.append(
-            f"Class {name}\n hardest{_end(direction, 'Hardest')}\n{_examples(scores, hardest[name], stage)}\n"
-            f" easiest{_end(direction, 'Easiest')}\n{_examples(scores, easiest[name], stage)}"
+            f"Class {printable(name)}\n hardest{_end(direction, 'Hardest')}\n{_examples(scores, hard, stage)}\n"
+            f" easiest{_end(direction, 'Easiest')}\n{_examples(scores, easy, stage)}"
         )
     note = _left_out(len(scores.classes), most).strip()
     return blocks + ([note] if note else [])
@@ -174,23 +191,26 @@ def _examples(scores: Scores, rows: Sequence[int] | np.ndarray, stage: str) -> s
     if predicted is not None and len(predicted):
         header, left = [*header, "predicted"], 3
     loss = scores.companions.get("loss")
-    header += ["vog", "raw"] + (["loss"] if loss is not None else [])
+    header += ["vog", "relative" if scores.settings.get("scale") == "relative" else "raw"] + (
+        ["loss"] if loss is not None else []
+    )
     lines = []
     for i in rows:
         row = [str(scores.ids[i]), _name(scores, int(scores.labels[i]))]
         if predicted is not None and len(predicted):
             guess = int(predicted[-1][i])
             row.append(_name(scores, guess) + (" (wrong)" if 0 <= scores.labels[i] != guess else ""))
-        row += [f"{chosen.vog[i]:+.3f}", _number(chosen.vog_raw[i])]
+        vog = _number(chosen.vog[i]) if chosen.normalise == "none" else _figure(float(chosen.vog[i]), "+.3f")
+        row += [vog, _number(chosen.vog_raw[i])]
         if loss is not None:
-            row.append(f"{float(loss.values[i]):.3f}")
+            row.append(_figure(float(loss.values[i]), ".3f"))
         lines.append(row)
     return table(header, lines, left=left)
 
 
 def _end(direction: Any, title: str) -> str:
     high = direction.hard_is_high == (title == "Hardest")
-    how = "as measured" if direction.decided else "as the paper claims, not decided by this run"
+    how = "as measured" if direction.decided else "as the paper claims; this run does not tell"
     return f" ({'highest' if high else 'lowest'} VoG, {how})"
 
 
@@ -198,6 +218,10 @@ def _name(scores: Scores, index: int) -> str:
     if index < 0:
         return "-"
     return scores.classes[index] if index < len(scores.classes) else str(index)
+
+
+def _figure(value: float, form: str) -> str:
+    return "-" if math.isnan(value) else format(value, form)
 
 
 def _number(value: float) -> str:
