@@ -174,7 +174,8 @@ def _prepare_folder(folder: Path, overwrite: bool) -> Path:
         earlier = sorted([*folder.glob("ckpt-*.onnx"), *(p for p in _data_files(folder) if p.exists())])
         if earlier and not overwrite:
             raise OutputExistsError(
-                f"{folder} already holds {earlier[0].name} of an earlier run; choose another folder or overwrite it."
+                f"{folder} already holds {earlier[0].name} of an earlier run; choose another folder, or replace its "
+                "files (overwrite=True, on the command line --overwrite)."
             )
         for path in earlier:
             path.unlink()

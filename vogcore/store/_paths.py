@@ -48,7 +48,10 @@ def check_output(path: str | os.PathLike[str], overwrite: bool = False) -> None:
     if target.is_dir():
         raise StoreError(f"Cannot write {target}: it is a folder; give the name of a file.")
     if os.path.lexists(target) and not overwrite:
-        raise OutputExistsError(f"{target} exists already; choose another name or ask for overwriting.")
+        raise OutputExistsError(
+            f"{target} exists already; choose another name, or replace it (overwrite=True, on the command line "
+            "--overwrite)."
+        )
     if not folder.is_dir():
         raise StoreError(f"Cannot write {target}: the folder {folder} does not exist; create it first.")
     if not os.access(folder, os.W_OK | os.X_OK):

@@ -169,7 +169,8 @@ class GradientWriter:
         if os.path.lexists(self.partial_path):
             if not self._overwrite:
                 raise OutputExistsError(
-                    f"{self.partial_path} is left from an earlier run; move or delete it, or ask for overwriting."
+                    f"{self.partial_path} is left from an earlier run; move or delete it, or "
+                    "replace it (overwrite=True, on the command line --overwrite)."
                 )
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(self.partial_path)

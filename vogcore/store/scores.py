@@ -273,8 +273,8 @@ class Scores:
             int64 positions (m,), m <= n, or a dict of them.
 
         Raises:
-            SettingsError: n is negative, there is no such stage or score, or per_class without labels or with two classes of
-                one name.
+            SettingsError: n is negative, there is no such stage or score, or per_class without labels or with two
+                classes of one name.
         """
         direction = self.stage(stage).direction(score)
         return self._extreme(n, per_class, stage, score, high=direction.hard_is_high)
