@@ -1,0 +1,189 @@
+"""What the documents say is true: links, lists of modules and operators, examples, commands, requirements."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+
+from vogcore.autodiff.table import markdown, updated
+from vogcore.cli import main
+
+ROOT = Path(__file__).parents[2]
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+IDS = [str(path.relative_to(ROOT)) for path in DOCUMENTS]
+FENCE = re.compile(r"^```(\w*)([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+PLATFORMS = [("linux", "x86_64"), ("linux", "aarch64"), ("darwin", "arm64"), ("win32", "AMD64")]
+
+
+def read(path: Path) -> str:
+    return path.read_text(encoding="utf-8")
+
+
+def code(path: Path, language: str, *, marked: bool) -> list[str]:
+    """Contents of the code blocks of a language; ``marked`` ones have the word "run" after the language."""
+    blocks = FENCE.findall(read(path))
+    return [content for name, mark, content in blocks if name == language and (mark.split() == ["run"] or not marked)]
+
+
+def commands(block: str) -> list[list[str]]:
+    """Arguments of every vogcore command in a shell block."""
+    joined = block.replace("\\\n", " ")
+    parts = [part for line in joined.splitlines() for part in line.split(" && ")]
+    words = [shlex.split(part, comments=True) for part in parts]
+    return [command[1:] for command in words if command[:1] == ["vogcore"]]
+
+
+def headings(text: str) -> set[str]:
+    """Anchors that a reader of the rendered document can link to."""
+    titles = re.findall(r"^#+ (.+)$", FENCE.sub("", text), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+def listed_modules(text: str) -> set[str]:
+    """Files in the tables of docs/architecture.md: a heading names the folder, the first cell of a row the file."""
+    found, folder = set(), ""
+    for line in text.splitlines():
+        if heading := re.fullmatch(r"### `([\w/]+)/`.*", line):
+            folder = heading[1]
+        elif row := re.match(r"\| `([\w/]+\.py)` \| \S", line):
+            found.add(f"{folder}/{row[1]}")
+    return found
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory) -> Path:
+    """A folder with the files that ``make demo`` leaves."""
+    folder = tmp_path_factory.mktemp("documents")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        assert main(["demo", "--output", "demo-output"]) == 0
+    return folder
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=IDS)
+def test_relative_links_lead_somewhere(path: Path) -> None:
+    targets = re.findall(r"\]\(([^)\s]+)\)", FENCE.sub("", read(path)))
+    for target in targets:
+        if re.match(r"[a-z]+:", target):
+            continue
+        name, _, anchor = target.partition("#")
+        linked = (path.parent / name).resolve() if name else path
+        assert linked.exists(), f"{target} does not exist"
+        assert linked.is_relative_to(ROOT), f"{target} lies outside of the project"
+        assert not anchor or anchor in headings(read(linked)), f"{target}: no such heading"
+
+
+def test_the_readme_links_every_document() -> None:
+    text = read(ROOT / "README.md")
+    assert [path.name for path in (ROOT / "docs").glob("*.md") if f"](docs/{path.name})" not in text] == []
+
+
+def test_the_map_lists_every_module_and_no_other() -> None:
+    files = [*(ROOT / "vogcore").rglob("*.py"), *(ROOT / "adapters/vogcore_adapters").rglob("*.py")]
+    modules = {path.relative_to(ROOT).as_posix() for path in files}
+    listed = listed_modules(read(ROOT / "docs/architecture.md"))
+    assert sorted(modules - listed) == []
+    assert sorted(listed - modules) == []
+
+
+def test_imports_go_the_way_that_the_map_says() -> None:
+    program = "from importlinter.cli import lint_imports; raise SystemExit(lint_imports(no_cache=True, no_logo=True))"
+    result = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_the_table_of_operators_is_up_to_date() -> None:
+    document = read(ROOT / "docs/autodiff.md")
+    assert document == updated(document), "run: python -m vogcore.autodiff.table docs/autodiff.md"
+
+
+def test_every_rule_in_the_table_has_a_formula() -> None:
+    rows = re.findall(r"^\| (.+) \| `(\w+)\.py` \|(.*)\|$", markdown(), re.MULTILINE)
+    assert len(rows) > 50
+    assert [ops for ops, family, formula in rows if not formula.strip()] == []
+    assert [f for _, f, _ in rows if not (ROOT / f"vogcore/autodiff/rules/{f}.py").is_file()] == []
+
+
+def test_a_document_without_markers_is_refused() -> None:
+    with pytest.raises(ValueError, match="begin of the table"):
+        updated("no table here")
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=IDS)
+def test_python_examples_run(path: Path, demo: Path, monkeypatch, capsys) -> None:
+    blocks = code(path, "python", marked=True)
+    if path.name == "README.md":
+        assert len(blocks) >= 3
+    monkeypatch.chdir(demo)
+    for number, block in enumerate(blocks):
+        exec(compile(block, f"{path.name}, example {number}", "exec"), {"__name__": "example"})
+
+
+def test_marked_commands_run(demo: Path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(demo)
+    for block in code(ROOT / "README.md", "sh", marked=True):
+        for command in commands(block):
+            assert main(command) == 0, capsys.readouterr().err
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=IDS)
+def test_commands_are_understood(path: Path, monkeypatch) -> None:
+    class Understood(Exception):
+        pass
+
+    parse = argparse.ArgumentParser.parse_args
+
+    def parse_only(self, arguments=None, namespace=None):
+        parse(self, arguments, namespace)
+        raise Understood
+
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse_only)
+    found = [command for block in code(path, "sh", marked=False) for command in commands(block)]
+    if path.name == "README.md":
+        assert len(found) >= 5
+    for command in found:
+        with pytest.raises(Understood):
+            main(command)
+
+
+def test_make_targets_in_the_documents_exist() -> None:
+    known = set(re.findall(r"^([a-z]+):", read(ROOT / "Makefile"), re.MULTILINE))
+    for path in DOCUMENTS:
+        used = {
+            line.split()[1] for block in code(path, "sh", marked=False) for line in re.findall(r"^make .*", block, re.M)
+        }
+        assert used <= known, path.name
+
+
+@pytest.fixture(scope="module")
+def project() -> dict:
+    return tomllib.loads(read(ROOT / "pyproject.toml"))["project"]
+
+
+def test_every_requirement_can_be_read(project) -> None:
+    extras = project["optional-dependencies"]
+    for text in [*project["dependencies"], *(text for extra in extras.values() for text in extra)]:
+        requirement = Requirement(text)
+        assert len(requirement.specifier) == 1, text
+
+
+@pytest.mark.parametrize(("system", "machine"), PLATFORMS)
+def test_exactly_one_onnx_runtime_is_required(project, system: str, machine: str) -> None:
+    def applying(texts: list[str]) -> list[str]:
+        requirements = [Requirement(text) for text in texts]
+        environment = {"sys_platform": system, "platform_machine": machine}
+        names = [r.name for r in requirements if r.marker is None or r.marker.evaluate(environment)]
+        return [name for name in names if name in ("onnxruntime", "onnxruntime-gpu")]
+
+    required = applying(project["dependencies"])
+    assert len(required) == 1
+    for name, texts in project["optional-dependencies"].items():
+        assert set(applying(texts)) <= set(required), name
