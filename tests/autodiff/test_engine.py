@@ -13,6 +13,7 @@ from tests.autodiff.reference import evaluator
 from tests.autodiff.sessions import session
 from tests.graph.models import DOUBLE, build, node, random, value
 from vogcore.autodiff import gradient_model, vjp_model
+from vogcore.errors import UnsupportedOpError
 
 
 def vjp(model: onnx.ModelProto, wrt: list[str], feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
@@ -87,6 +88,48 @@ def test_among_tied_maxima_the_first_takes_all(op, attributes, function):
     function(tensor).sum().backward()
     (got,) = vjp(one(op, rank=4, **attributes), ["x"], {"x": x})
     np.testing.assert_array_equal(got, tensor.grad.numpy())
+
+
+@pytest.mark.parametrize("include", [0, 1])
+@pytest.mark.parametrize(("size", "kernel", "stride", "pad"), [(7, 3, 2, 0), (6, 3, 2, 1), (8, 3, 3, 1), (5, 2, 2, 0)])
+def test_ceil_mode_in_onnx_runtime_agrees_with_torch(size, kernel, stride, pad, include):
+    x = random(2, 3, size, size)
+    attributes = {
+        "kernel_shape": [kernel] * 2, "strides": [stride] * 2, "pads": [pad] * 4, "ceil_mode": 1,
+        "count_include_pad": include,
+    }  # fmt: skip
+    model = build(
+        [node("AveragePool", "x", "y", **attributes)],
+        [value("x", x.shape)],
+        [value("y", [2, 3, None, None])],
+        opset=22,
+        ir_version=10,
+    )
+    tensor = torch.tensor(x, requires_grad=True)
+    y = functional.avg_pool2d(tensor, kernel, stride, pad, ceil_mode=True, count_include_pad=bool(include))
+    cotangent = random(*y.shape, seed=1)
+    y.backward(torch.tensor(cotangent))
+    got = session(vjp_model(model, ["x"])).run(None, {"x": x, "vogcore_cotangent": cotangent})
+    np.testing.assert_allclose(got[0], y.detach().numpy(), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(got[1], tensor.grad.numpy(), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("op", ["MaxPool", "AveragePool"])
+def test_size_that_onnx_infers_wrongly_is_refused(op):
+    attributes = {"kernel_shape": [2, 2], "strides": [3, 3], "ceil_mode": 1}  # the third window starts outside
+    for opset, refused in ((18, True), (22, False)):
+        model = build(
+            [node(op, "x", "y", **attributes)],
+            [value("x", [1, 1, 6, 6])],
+            [value("y", [1, 1, None, None])],
+            opset=opset,
+            ir_version=10,
+        )
+        if refused:
+            with pytest.raises(UnsupportedOpError, match=rf"{op} node 'the_{op}'.* wrong output size .*opset 22"):
+                vjp_model(model, ["x"])
+        else:
+            vjp_model(model, ["x"])
 
 
 def test_reduced_tied_maxima_share():

@@ -89,7 +89,8 @@ class Builder:
         x = self.pick()
         shape = self.shapes[x]
         axis = self.draw(st.integers(0, len(shape) - 1))
-        fits = [y for y in sorted(self.shapes) if _without(self.shapes[y], axis) == _without(shape, axis)]
+        ranks = [y for y in sorted(self.shapes) if len(self.shapes[y]) == len(shape)]
+        fits = [y for y in ranks if _without(self.shapes[y], axis) == _without(shape, axis)]
         y = self.draw(st.sampled_from(fits))
         longer = (*shape[:axis], shape[axis] + self.shapes[y][axis], *shape[axis + 1 :])
         self.add("Concat", [x, y], longer, axis=axis)

@@ -23,6 +23,7 @@ def max_pool(call: Call) -> Cotangents:
     emit, x = call.emit, call.x
     if call.attribute("storage_order", 0):
         raise call.unsupported("storage_order=1 is not covered")
+    _require_true_size(call)
     if len(call.node.outputs) < 2:
         call.node.resize_outputs(2)
     indices = call.node.outputs[1]
@@ -45,6 +46,7 @@ def average_pool(call: Call) -> Cotangents:
     geometry = window(call, kernel)
     n = len(kernel)
     if call.attribute("ceil_mode", 0):
+        _require_true_size(call)
         geometry = _reach_last_window(call, geometry)
     spatial = emit.op("Slice", emit.shape(x), emit.ints(2), emit.ints(END))
     counts = _counts(call, geometry, spatial)
@@ -61,6 +63,25 @@ def average_pool(call: Call) -> Cotangents:
     else:
         spread = transposed(call, single, ones, geometry, 1, x)
     return [emit.reshape_like(spread, x)]
+
+
+def _require_true_size(call: Call) -> None:
+    """Refuse a pooling whose inferred output size is not the one that runtimes compute.
+
+    With ``ceil_mode`` the last window counts only if it starts inside the image or its begin padding. ONNX shape
+    inference leaves that condition out below opset 22, and every size behind the node would be wrong.
+    """
+    geometry = window(call, tuple(call.attribute("kernel_shape")))
+    axes = range(2, 2 + len(geometry.kernel))
+    sizes, outputs = static_dims(call.x, axes), static_dims(call.y, axes)
+    if not call.attribute("ceil_mode", 0) or sizes is None or outputs is None:
+        return
+    for o, i, s, b in zip(outputs, sizes, geometry.strides, geometry.begin):
+        if (o - 1) * s >= i + b:
+            raise call.unsupported(
+                "ONNX infers a wrong output size for its ceil_mode and pads; export it with opset 22 or newer, or "
+                "with explicit padding"
+            )
 
 
 def _reach_last_window(call: Call, geometry: Window) -> Window:
