@@ -34,7 +34,7 @@ def markdown_report(results: dict[str, Any]) -> str:
         _cost_table(results["commands"]),
         *(f"`{command['command']}`\n" for command in results["commands"]),
         "Wall time and peak memory are of the whole command, interpreter start included; the other columns are what "
-        "the command itself measured, in seconds.\n",
+        "the command itself measured, in seconds; storage is the score file written once more.\n",
         "## Test error in each decile of the score\n",
         "Per cent wrong among the test images, lowest scores on the left. Were higher scores harder, the rows would "
         "rise.\n",
