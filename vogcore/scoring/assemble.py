@@ -24,6 +24,7 @@ _NAMED = 10
 """How many classes or examples a warning names before it only counts them."""
 _ROUNDING = 16
 """A spread below this many units in the last place of the gradients is rounding, not difference."""
+_EPS32 = 2.0**-23
 
 
 @dataclass
@@ -129,7 +130,9 @@ def _rounding(raw: RawScores, groups: npt.NDArray[np.int64], run: Run, settings:
     """Spread per class that rounding of the gradients alone can produce, in the unit of the score."""
     n_classes = len(run.classes)
     magnitude = kernels.class_statistics(raw.magnitude, groups, n_classes).mean
-    noise = _ROUNDING * run.eps * magnitude
+    # Storing rounds once, computing many times: 16 units of bfloat16 would swallow real differences.
+    unit = _ROUNDING * run.eps if run.eps <= _EPS32 else max(_ROUNDING * _EPS32, run.eps)
+    noise = unit * magnitude
     if settings.reduction == "var":
         # d(s²) = 2 s ds
         noise = noise * 2 * np.sqrt(kernels.class_statistics(raw.vog, groups, n_classes).mean)

@@ -76,7 +76,7 @@ class ProgressBar:
         if self._bar is not None:
             self._bar.close()
             self._bar = None
-        elif self._done:
+        elif self._done and self._done >= self._total:  # a run that failed ends with its error, not with a line of ours
             self._line()
 
     def _line(self) -> None:

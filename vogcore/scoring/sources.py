@@ -41,6 +41,10 @@ class ArrayGradients:
         if dtype.name not in _EPS:
             raise GradientError(f"Gradients must be float16, float32 or float64, but the array is {dtype}.")
         self.shape = tuple(int(size) for size in array.shape[2:])
+        if 0 in self.shape:
+            raise GradientError(
+                f"The array of gradients has shape {tuple(array.shape)}, so its examples hold no values."
+            )
         self.n_examples = int(array.shape[1])
         self.eps = _EPS[dtype.name]
         self.infos = [CheckpointInfo(name=f"checkpoint {k}") for k in range(array.shape[0])]
