@@ -55,7 +55,7 @@ def set_threads(n: int | None) -> None:
     """
     global _n_threads, _pool
     if n is not None and n < 1:
-        raise SettingsError(f"the number of kernel threads must be at least 1, not {n}.")
+        raise SettingsError(f"The number of kernel threads must be at least 1, not {n}.")
     with _state_lock:
         _n_threads = n
         old, _pool = _pool, None

@@ -132,8 +132,9 @@ class StageScores:
         vog: (N,) float64, normalised as ``normalise`` says.
         vog_relative: (N,) float64, raw VoG over the mean absolute gradient, or None.
         mean_abs_gradient: (N,) float64, over the same checkpoints and pixels, or None.
-        class_mean: (C,) float64, centre of raw VoG in each class; NaN for an empty class.
-        class_std: (C,) float64, spread of raw VoG in each class; NaN for an empty class.
+        class_mean: (C,) float64, centre of ``vog_raw`` in each class, or that of the score file given as
+            ``statistics``; NaN for an empty class.
+        class_std: (C,) float64, spread likewise.
         normalise: how ``vog`` was made from ``vog_raw``: ``"class"``, ``"none"``, ``"absolute"``, ``"robust"``...
         directions: direction of each score, by its name: ``"vog"``, ``"vog_raw"``, ``"vog_relative"``. A score that
             is missing here has the default one: claimed higher is harder, not measured.

@@ -187,27 +187,48 @@ def cosh(call: Call) -> Cotangents:
     return [call.emit.op("Mul", call.dy, call.emit.op("Sinh", call.x))]
 
 
-def _inverse_function(sign_of_square: float, *, root: bool, inside: float = 1.0, negate: bool = False):  # type: ignore[no-untyped-def]
-    """Rule of an inverse trigonometric or hyperbolic function: dx = ± dy / (inside ± x²), or of its square root."""
-
-    def function(call: Call) -> Cotangents:
-        emit, x = call.emit, call.x
-        square = emit.op("Mul", x, x)
-        if sign_of_square < 0:
-            square = emit.op("Neg", square)
-        bottom = emit.op("Add", square, emit.scalar(inside, x))
-        result = emit.op("Div", call.dy, emit.op("Sqrt", bottom) if root else bottom)
-        return [emit.op("Neg", result) if negate else result]
-
-    return function
+def _over(call: Call, sign: str, constant: float, *, root: bool = False) -> ir.Value:
+    """dy / (constant ± x²), or over the square root of that: the inverse functions share this shape."""
+    emit, x = call.emit, call.x
+    square = emit.op("Mul", x, x)
+    bottom = emit.op("Add" if sign == "+" else "Sub", emit.scalar(constant, x), square)
+    return emit.op("Div", call.dy, emit.op("Sqrt", bottom) if root else bottom)
 
 
-rule("Asin")(_inverse_function(-1, root=True))
-rule("Acos")(_inverse_function(-1, root=True, negate=True))
-rule("Atan")(_inverse_function(+1, root=False))
-rule("Asinh")(_inverse_function(+1, root=True))
-rule("Acosh")(_inverse_function(+1, root=True, inside=-1.0))
-rule("Atanh")(_inverse_function(-1, root=False))
+@rule("Asin")
+def asin(call: Call) -> Cotangents:
+    """dx = dy / sqrt(1 - x²)."""
+    return [_over(call, "-", 1.0, root=True)]
+
+
+@rule("Acos")
+def acos(call: Call) -> Cotangents:
+    """dx = -dy / sqrt(1 - x²)."""
+    return [call.emit.op("Neg", _over(call, "-", 1.0, root=True))]
+
+
+@rule("Atan")
+def atan(call: Call) -> Cotangents:
+    """dx = dy / (1 + x²)."""
+    return [_over(call, "+", 1.0)]
+
+
+@rule("Asinh")
+def asinh(call: Call) -> Cotangents:
+    """dx = dy / sqrt(1 + x²)."""
+    return [_over(call, "+", 1.0, root=True)]
+
+
+@rule("Acosh")
+def acosh(call: Call) -> Cotangents:
+    """dx = dy / sqrt(x² - 1)."""
+    return [_over(call, "+", -1.0, root=True)]
+
+
+@rule("Atanh")
+def atanh(call: Call) -> Cotangents:
+    """dx = dy / (1 - x²)."""
+    return [_over(call, "-", 1.0)]
 
 
 @rule("Identity")
