@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import glob
 import os
 import re
 from typing import Any
@@ -150,7 +151,10 @@ def run(options: argparse.Namespace) -> int:
     stages = _stages(options.stage)
     memory = parse_bytes(options.memory)
     _refuse_useless(options)
-    inputs = [*(options.checkpoints or []), options.data, options.labels, options.gradients, options.statistics]
+    inputs = [options.data, options.labels, options.gradients, options.statistics]
+    for pattern in options.checkpoints or []:
+        in_folder = os.path.join(glob.escape(pattern), "*.onnx")
+        inputs += [pattern, *glob.glob(pattern, recursive=True), *glob.glob(in_folder)]
     for output in (options.output, options.keep_gradients):
         refuse_same_file(output, inputs)
     if options.threads is not None:
@@ -236,7 +240,7 @@ def refuse_same_file(output: str | None, inputs: list[str | None]) -> None:
     """``--overwrite`` is meant for results of an earlier run, never for what this run reads.
 
     Raises:
-        SettingsError: the output is one of the inputs; patterns and missing files are let through.
+        SettingsError: the output is one of the inputs; those that do not exist are let through.
     """
     for path in inputs:
         if output and path and os.path.exists(output) and os.path.exists(path) and os.path.samefile(output, path):
