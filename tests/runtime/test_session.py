@@ -401,12 +401,24 @@ def test_gradients_of_a_value_inside_have_its_shape(batch):
     np.testing.assert_allclose(gradient, np.tanh(table[tokens]), rtol=1e-6)
 
 
+def forward_of_bytes():
+    nodes = [
+        helper.make_node("Cast", ["pixels"], ["x"], to=TensorProto.FLOAT),
+        helper.make_node("Identity", ["x"], ["logits"]),
+        helper.make_node("Identity", ["x"], ["vogcore_gradient"]),
+    ]
+    inputs = [("pixels", TensorProto.UINT8, ["N", 2])]
+    return _with_target(nodes, inputs, [("logits", TensorProto.FLOAT, ["N", 2])], {"vogcore.wrt": "x"})
+
+
 def test_tokens_that_do_not_fit():
     session = GradientSession(embedding_gradient(element=TensorProto.INT32), where="a.onnx", **CPU)
     with pytest.raises(DataError, match="takes int32 and got float32, convert the examples, and leave out preproc"):
         session.run(np.zeros((1, 2), np.float32), [0])
     with pytest.raises(DataError, match=r"takes int32, which cannot hold the examples' values 0 to 4294967296"):
         session.run(np.array([[0, 1 << 32]]), [0])
+    with pytest.raises(DataError, match="values -1 to 0"):
+        GradientSession(forward_of_bytes(), **CPU).run(np.array([[0, -1]]), [0])
     assert session.run(np.array([[0, 3]], np.uint64), [0])[1].shape == (1, 2, 3)
 
 

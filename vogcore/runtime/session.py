@@ -57,7 +57,8 @@ class _ExampleSession:
             )
         if len(x) == 0:
             raise DataError(f"{self.where}: got a block without examples for the input {self.input_name}.")
-        if not np.can_cast(x.dtype, self.input_dtype, "same_kind"):
+        integers = x.dtype.kind in "iu" and self.input_dtype.kind in "iu"  # their values decide, see below
+        if not integers and not np.can_cast(x.dtype, self.input_dtype, "same_kind"):
             advice = "convert the examples"
             if x.dtype.kind == "f" and self.input_dtype.kind in "iu":
                 advice += ", and leave out preprocessing, which makes floats of integers"
