@@ -229,6 +229,7 @@ def test_a_full_disk_keeps_what_was_written_and_says_so(tmp_path, run_python):
     path = tmp_path / "g.h5"
     result = run_python(LIMITED, path)
     assert result.stderr == ""
+    assert result.returncode == 0
     first, second = result.stdout.splitlines()
     expected = f"Cannot write {path}.partial: the file would be larger than the file size limit; what was written"
     assert first.startswith(expected)

@@ -24,6 +24,7 @@ from vogcore.store._blocks import (
     pieces,
     stored_type,
 )
+from vogcore.store._disk import Disk
 from vogcore.store._hdf5 import encode_strings, write_header
 from vogcore.store._paths import check_output, publish, reason, sync_file
 from vogcore.store._tables import example_tables, write_checkpoints, write_classes, write_examples
@@ -176,7 +177,8 @@ class GradientWriter:
                 os.unlink(self.partial_path)
         try:
             # These bounds give a file that opens after a kill, up to the last flush; "latest" gives one that does not.
-            return h5py.File(self.partial_path, "x", libver=("earliest", "v108"))
+            self._disk = Disk(self.partial_path)
+            return h5py.File(self._disk, "w", libver=("earliest", "v108"))
         except OSError as error:
             raise StoreError(f"Cannot write {self.partial_path}: {reason(error)}.") from error
 
@@ -306,6 +308,7 @@ class GradientWriter:
     def _writing(self) -> Iterator[None]:
         try:
             yield
+            self._disk.check()
         except (OSError, RuntimeError) as error:
             self._failed = True
             raise StoreError(
@@ -315,6 +318,7 @@ class GradientWriter:
     def _sync(self) -> None:
         # In this order a block is never marked before it is on disk, whatever happens in between.
         self._file.flush()
+        self._disk.check()
         sync_file(self.partial_path)
         for blocks in (self._gradients, self._logits):
             if blocks is not None:
@@ -366,6 +370,8 @@ class GradientWriter:
     def _close_file(self) -> None:
         try:
             self._file.close()
+            self._disk.close()
+            self._disk.check()
         except (OSError, RuntimeError) as error:
             if not self._failed:
                 self._failed = True
