@@ -152,7 +152,7 @@ class GradientWriter:
         tables = example_tables(self.n_examples, labels, ids, classes)
         check_output(self.path, overwrite)
         self._file = self._create()
-        with self._writing():
+        with self._writing(opening=True):
             write_header(self._file, GRADIENTS_FORMAT, version(), now(), settings or {})
             write_examples(self._file, tables[0], tables[1])
             write_classes(self._file, tables[2], tables[3])
@@ -305,12 +305,14 @@ class GradientWriter:
             raise StoreError(f"The archive {self.path} is closed or failed; nothing more can be written to it.")
 
     @contextlib.contextmanager
-    def _writing(self) -> Iterator[None]:
+    def _writing(self, opening: bool = False) -> Iterator[None]:
         try:
             yield
             self._disk.check()
         except (OSError, RuntimeError) as error:
             self._failed = True
+            if opening:  # nobody will close it, and HDF5 brings the process down at exit over what it could not write
+                self._close_file()
             raise StoreError(
                 f"Cannot write {self.partial_path}: {reason(error)}; what was written before is kept in that file."
             ) from error
@@ -337,13 +339,7 @@ class GradientWriter:
         if not self._file.id.valid:
             return
         missing = self._first_missing()
-        try:
-            if not self._failed:
-                with self._writing():
-                    write_checkpoints(self._file, self._checkpoints)
-                    self._sync()
-        finally:
-            self._close_file()
+        self._end_file()
         if self._failed:
             raise StoreError(f"Writing {self.path} failed; what was written before is kept in {self.partial_path}.")
         if missing:
@@ -388,10 +384,10 @@ class GradientWriter:
             return
         # The body's own exception must reach the caller; the file keeps what there is.
         with contextlib.suppress(StoreError, GradientError):
-            self._abandon()
+            self._end_file()
         error.add_note(f"The gradients computed so far are kept in {self.partial_path}.")
 
-    def _abandon(self) -> None:
+    def _end_file(self) -> None:
         if not self._file.id.valid:
             return
         try:
