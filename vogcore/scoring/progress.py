@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from types import TracebackType
 from typing import IO, Any, Protocol
 
 __all__ = ["Progress", "ProgressBar", "Silent"]
+
+_COLUMNS = 80
+"""Width of a terminal that does not tell its own."""
 
 
 class Progress(Protocol):
@@ -59,9 +63,15 @@ class ProgressBar:
         if self._stream.isatty():
             from tqdm import tqdm  # a dependency for terminals only: do not load it for a log file
 
-            self._bar = tqdm(
-                total=total, desc=text, unit="ex", unit_scale=True, file=self._stream, dynamic_ncols=True, leave=True
-            )
+            # A pseudo-terminal may say that it has no columns, and tqdm would believe it and show nothing.
+            width: dict[str, Any] = {"dynamic_ncols": True} if self._columns() else {"ncols": _COLUMNS}
+            self._bar = tqdm(total=total, desc=text, unit="ex", unit_scale=True, file=self._stream, leave=True, **width)
+
+    def _columns(self) -> int:
+        try:
+            return os.get_terminal_size(self._stream.fileno()).columns
+        except (OSError, ValueError):
+            return 0
 
     def advance(self, count: int) -> None:
         """See :class:`Progress`."""
