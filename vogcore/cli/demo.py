@@ -23,16 +23,14 @@ def add_parser(commands: Any) -> None:
     parser = commands.add_parser(
         "demo",
         help="train a small network on handwritten digits, score it and show what came out",
-        description="Trains a small convolutional network on scikit-learn's digits (1,347 images, 5%% of whose labels "
+        description="Trains a small convolutional network on scikit-learn's digits (1,347 images, 5% of whose labels "
         "are made wrong), exports a checkpoint per epoch to ONNX, scores them and prints what it found. Needs no "
         "network connection and no training framework.",
     )
     parser.set_defaults(run=run)
     parser.add_argument("--output", default="vogcore-demo", metavar="DIR", help="folder for its files (vogcore-demo)")
     parser.add_argument("--overwrite", action="store_true", help="replace the files of an earlier demo")
-    parser.add_argument(
-        "--epochs", type=integer(2, 10_000), default=12, metavar="N", help="epochs, and checkpoints (12)"
-    )
+    parser.add_argument("--epochs", type=integer(2), default=12, metavar="N", help="epochs, and checkpoints (12)")
     parser.add_argument(
         "--seed",
         type=integer(0),
