@@ -311,7 +311,7 @@ class GradientWriter:
             self._disk.check()
         except (OSError, RuntimeError) as error:
             self._failed = True
-            if opening:  # nobody will close it, and HDF5 brings the process down at exit over what it could not write
+            if opening:  # there is no writer yet that anybody could close
                 self._close_file()
             raise StoreError(
                 f"Cannot write {self.partial_path}: {reason(error)}; what was written before is kept in that file."
