@@ -190,7 +190,8 @@ def _repeated(
     """Pairs with the same bytes; all are read only where the first batch is the same."""
 
     def digest(checkpoint: int, start: int) -> bytes:
-        return hashlib.blake2b(read(checkpoint, start, min(start + rows, n)).tobytes()).digest()
+        part = np.ascontiguousarray(read(checkpoint, start, min(start + rows, n)))
+        return hashlib.blake2b(part.reshape(-1).view(np.uint8).data).digest()
 
     first: dict[bytes, int] = {}
     pairs = []
