@@ -100,14 +100,16 @@ def score(
         ids: stable id of every example (N,).
         class_names: name of every class, in index order.
         x_name, y_name: names inside an .npz or HDF5 file.
-        wrt, output: see :func:`vogcore.gradient_model`.
+        wrt, output: see :func:`vogcore.gradient_model`. With ``wrt`` a float tensor inside the model, such as the
+            output of an embedding, examples may be integers (tokens); they reach the model as they are stored.
         keep_gradients: gradient archive to write on the way, for :func:`score_gradients`.
         keep_dtype: ``"float32"``, ``"float16"`` or ``"bfloat16"`` in the archive.
         provider: ``"auto"`` (CUDA where it works, else CPU), ``"cpu"`` or ``"cuda"``; a request that cannot be met is
             an error.
         threads: threads of ONNX Runtime inside an operator; all CPUs by default.
         batch_size: examples in one run of a model.
-        memory: bytes for the moments and values of one block of examples. It changes speed, not scores.
+        memory: bytes for the moments and values of one block of examples. It changes speed, not a bit of the scores,
+            as long as a block holds a batch.
         overwrite: replace existing files.
         progress: told how many examples x checkpoints are done.
 
@@ -275,10 +277,12 @@ def score_gradients(
     Args:
         gradients: path of a gradient archive; an array (K, N, ...), float16, float32 or float64; or an iterable of
             (checkpoint, start, block), where ``checkpoint`` is an index or a name and ``block`` (b, ...) holds the
-            gradients of the examples from ``start`` on, in any order. An iterable is written to a temporary archive
-            (as float32, or float16 where it is float16) in ``spool_folder``.
+            gradients of the examples from ``start`` on, in any order; named checkpoints are taken in the order in which
+            their names first come. An iterable is written to a temporary archive (as float32, or float16 where it is
+            float16) in ``spool_folder``.
         labels: class index of every example (N,), integers; an archive may hold them. For an iterable they also say
-            how many examples there are. Without labels, an array or archive is normalised as a single class.
+            how many examples there are. Without labels, an archive of :func:`score` is normalised by the target class
+            that it records, any other archive or array as a single class.
         out, stages, channels, channel_axis, reduction, scale, normalise, statistics, moments, ids, class_names,
             memory, overwrite, progress: as for :func:`score`.
         spool_folder: where an iterable is kept meanwhile; the system's temporary folder by default.
