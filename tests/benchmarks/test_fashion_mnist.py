@@ -180,7 +180,9 @@ def test_results_hold_cost_deciles_and_directions_and_no_path(data, tmp_path, mo
         "vogcore score --checkpoints 'ckpts/*.onnx' --data test.npz --layout 'nhw->nchw' --scale 1/255 "
         "--mean 0.2860 --std 0.3530 -o test-scores.h5 --overwrite"
     )
-    assert results["commands"][1]["timings"] == {"gradients": 1.5, "total": 2.0}
+    timings = results["commands"][1]["timings"]
+    assert timings.pop("storage") > 0  # measured by the benchmark itself
+    assert timings == {"gradients": 1.5, "total": 2.0}
     assert results["commands"][1]["examples"] == 60
     stage = results["test"]["stages"]["all"]
     assert stage["decile_errors"] == {"vog": [1, *[0] * 9], "vog_relative": [*[0] * 9, 1]}
