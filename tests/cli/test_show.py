@@ -291,3 +291,29 @@ def test_relative_scores_are_called_that(show):
     text = show(scores(settings={"scale": "relative"}), "-n", "1", "--overall")
     assert "Classes (relative VoG, stage all)" in text
     assert "relative  " in text[text.index("Hardest") :]
+
+
+def test_another_score_is_listed_at_its_own_hard_end_and_recommended_where_it_is_clearer(show):
+    made = scores(UNDETERMINED)
+    chosen = made.stages["all"]
+    chosen.vog_relative = np.linspace(0.9, 0.1, len(made))
+    chosen.directions["vog_relative"] = LOWER
+    text = flat(show(made, "--overall", "-n", "2"))
+    assert "vog_relative at stage all goes with the loss most clearly on this run (-0.60, lower is harder)" in text
+    assert "--score vog_relative" in text
+    text = show(made, "--overall", "-n", "2", "--score", "vog_relative")
+    assert "score: vog_relative, stage: all" in text
+    assert "most clearly" not in text
+    assert ids_after(text, "Hardest examples (lowest relative VoG, as measured)") == ["1029", "1028"]
+    by_class = show(made, "-n", "1", "--score", "vog_relative")
+    assert ids_after(by_class, "hardest (lowest relative VoG, as measured)") == ["1027"]
+
+
+@pytest.mark.parametrize(("score", "words"), [("loss", "no score 'loss'"), ("vog_relative", "has no vog_relative")])
+def test_a_score_that_is_not_there_is_an_error(cli, tmp_path, score, words):
+    scores().save(tmp_path / "scores.h5")
+    result = cli("show", tmp_path / "scores.h5", "--score", score)
+    assert result.status == 2
+    assert words in result.err
+    assert len(result.err.splitlines()) == 1
+    assert result.out == ""

@@ -26,7 +26,8 @@ def add_parser(commands: Any) -> None:
         help="print what a score file says",
         description="Print the hard end of the score as measured, class statistics, and the hardest and easiest "
         "examples of each class.",
-        epilog="examples:\n  vogcore show scores.h5\n  vogcore show scores.h5 -n 20 --overall --stage late",
+        epilog="examples:\n  vogcore show scores.h5\n  vogcore show scores.h5 -n 20 --overall --stage late"
+        "\n  vogcore show scores.h5 --score vog_relative",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.set_defaults(run=run)
@@ -34,6 +35,12 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("-n", "--examples", type=integer(0), default=5, metavar="N", help="examples in each list (5)")
     parser.add_argument("--overall", action="store_true", help="one list over all classes instead of one for each")
     parser.add_argument("--stage", default="all", help="which stage to list (all)")
+    parser.add_argument(
+        "--score",
+        default="vog",
+        metavar="NAME",
+        help="which score to list by: vog (normalised, the default), vog_raw or vog_relative",
+    )
     parser.add_argument("--all-classes", action="store_true", help=f"list every class, also beyond {_MOST_CLASSES}")
 
 
@@ -43,34 +50,51 @@ def run(options: argparse.Namespace) -> int:
 
     scores = vogcore.open_scores(options.scores)
     most = None if options.all_classes else _MOST_CLASSES
-    print(report(scores, options.examples, stage=options.stage, overall=options.overall, most_classes=most))
+    print(
+        report(
+            scores,
+            options.examples,
+            stage=options.stage,
+            score=options.score,
+            overall=options.overall,
+            most_classes=most,
+        )
+    )
     return 0
 
 
 def report(
-    scores: Scores, n: int, *, stage: str = "all", overall: bool = False, most_classes: int | None = None
+    scores: Scores,
+    n: int,
+    *,
+    stage: str = "all",
+    score: str = "vog",
+    overall: bool = False,
+    most_classes: int | None = None,
 ) -> str:
     """Everything that the command prints.
 
     Raises:
-        SettingsError: there is no stage of that name.
+        SettingsError: there is no stage or score of that name.
     """
     from vogcore.cli._text import contradiction, direction_sentence, printable, wrap
 
     chosen = scores.stage(stage)
-    direction = chosen.direction()
+    direction = chosen.direction(score)
     parts = [
         _heading(scores),
-        f"Which end is hard? (score: vog, stage: {printable(stage)})\n{direction_sentence(direction)}",
+        f"Which end is hard? (score: {score}, stage: {printable(stage)})\n{direction_sentence(direction)}",
         contradiction(direction, lists=n > 0),
         f"All scores of the file\n{_directions(scores)}",
+        _clearest(scores, stage, score),
         f"Classes ({_raw(scores)}, stage {printable(stage)})\n{_classes(scores, stage, most_classes)}",
     ]
     if n and (overall or not np.any(scores.labels >= 0)):
-        for title, rows in (("Hardest", scores.hardest(n, stage=stage)), ("Easiest", scores.easiest(n, stage=stage))):
-            parts.append(f"{title} examples{_end(direction, title)}\n{_examples(scores, rows, stage)}")
+        for title, order in (("Hardest", scores.hardest), ("Easiest", scores.easiest)):
+            rows = order(n, stage=stage, score=score)
+            parts.append(f"{title} examples{_end(direction, title, score)}\n{_examples(scores, rows, stage, score)}")
     elif n:
-        parts += _by_class(scores, n, stage, direction, most_classes)
+        parts += _by_class(scores, n, stage, score, direction, most_classes)
     if scores.warnings:
         parts.append("Warnings of the run\n" + "\n".join(wrap(f"- {note}") for note in scores.warnings))
     return "\n\n".join(part for part in parts if part)
@@ -164,25 +188,26 @@ def _classes(scores: Scores, stage: str, most: int | None) -> str:
     return text + _left_out(len(scores.classes), most)
 
 
-def _by_class(scores: Scores, n: int, stage: str, direction: Any, most: int | None) -> list[str]:
+def _by_class(scores: Scores, n: int, stage: str, score: str, direction: Any, most: int | None) -> list[str]:
     from vogcore.cli._text import printable
 
     # By index and not by name, since two classes may have the same one.
-    hardest, easiest = (order(len(scores), stage=stage) for order in (scores.hardest, scores.easiest))
+    hardest, easiest = (order(len(scores), stage=stage, score=score) for order in (scores.hardest, scores.easiest))
     blocks = []
     for index, name in enumerate(scores.classes[:most]):
         hard, easy = (order[scores.labels[order] == index][:n] for order in (hardest, easiest))
         if len(hard) == 0:
             continue
         blocks.append(
-            f"Class {printable(name)}\n hardest{_end(direction, 'Hardest')}\n{_examples(scores, hard, stage)}\n"
-            f" easiest{_end(direction, 'Easiest')}\n{_examples(scores, easy, stage)}"
+            f"Class {printable(name)}\n hardest{_end(direction, 'Hardest', score)}\n"
+            f"{_examples(scores, hard, stage, score)}\n"
+            f" easiest{_end(direction, 'Easiest', score)}\n{_examples(scores, easy, stage, score)}"
         )
     note = _left_out(len(scores.classes), most).strip()
     return blocks + ([note] if note else [])
 
 
-def _examples(scores: Scores, rows: Sequence[int] | np.ndarray, stage: str) -> str:
+def _examples(scores: Scores, rows: Sequence[int] | np.ndarray, stage: str, score: str) -> str:
     from vogcore.cli._text import table
 
     chosen = scores.stage(stage)
@@ -191,9 +216,10 @@ def _examples(scores: Scores, rows: Sequence[int] | np.ndarray, stage: str) -> s
     if predicted is not None and len(predicted):
         header, left = [*header, "predicted"], 3
     loss = scores.companions.get("loss")
-    header += ["vog", "relative" if scores.settings.get("scale") == "relative" else "raw"] + (
-        ["loss"] if loss is not None else []
-    )
+    scaled = scores.settings.get("scale") == "relative"
+    relative = chosen.vog_relative if score == "vog_relative" and not scaled else None
+    header += ["vog", "relative" if scaled else "raw"]
+    header += (["relative"] if relative is not None else []) + (["loss"] if loss is not None else [])
     lines = []
     for i in rows:
         row = [str(scores.ids[i]), _name(scores, int(scores.labels[i]))]
@@ -202,16 +228,41 @@ def _examples(scores: Scores, rows: Sequence[int] | np.ndarray, stage: str) -> s
             row.append(_name(scores, guess) + (" (wrong)" if 0 <= scores.labels[i] != guess else ""))
         vog = _number(chosen.vog[i]) if chosen.normalise == "none" else _figure(float(chosen.vog[i]), "+.3f")
         row += [vog, _number(chosen.vog_raw[i])]
+        if relative is not None:
+            row.append(_number(relative[i]))
         if loss is not None:
             row.append(_figure(float(loss.values[i]), ".3f"))
         lines.append(row)
     return table(header, lines, left=left)
 
 
-def _end(direction: Any, title: str) -> str:
+def _clearest(scores: Scores, stage: str, score: str) -> str | None:
+    """Which score goes with the loss most clearly, where it is not the one on show."""
+    from vogcore.cli._text import printable, wrap
+
+    decided = [
+        (abs(d.spearman_loss), d, s.name, name)
+        for s in scores.stages.values()
+        for name, d in s.directions.items()
+        if d.decided and getattr(s, name, None) is not None
+    ]
+    if not decided:
+        return None
+    _, direction, best_stage, best = max(decided, key=lambda entry: entry[0])
+    if (best_stage, best) == (stage, score):
+        return None
+    where = "" if best_stage == "all" else f" --stage {printable(best_stage)}"
+    return wrap(
+        f"Of these, {best} at stage {printable(best_stage)} goes with the loss most clearly on this run "
+        f"({direction.spearman_loss:+.2f}, {direction.measured}): list the examples by it with --score {best}{where}."
+    )
+
+
+def _end(direction: Any, title: str, score: str) -> str:
     high = direction.hard_is_high == (title == "Hardest")
     how = "as measured" if direction.decided else "as the paper claims; this run does not tell"
-    return f" ({'highest' if high else 'lowest'} VoG, {how})"
+    what = {"vog_raw": "raw VoG", "vog_relative": "relative VoG"}.get(score, "VoG")
+    return f" ({'highest' if high else 'lowest'} {what}, {how})"
 
 
 def _name(scores: Scores, index: int) -> str:
