@@ -115,7 +115,7 @@ def test_undetermined(show):
     assert "undecided on this run" in text
     assert "do not rank examples by this score" in flat(text)
     assert "WARNING" not in text
-    assert "Hardest examples (highest VoG, as the paper claims; this run does not tell)" in text
+    assert "Hardest examples (highest VoG, as claimed; this run does not tell)" in text
     assert ids_after(text, "Hardest") == ["1029"]
 
 
@@ -305,6 +305,9 @@ def test_another_score_is_listed_at_its_own_hard_end_and_recommended_where_it_is
     assert "score: vog_relative, stage: all" in text
     assert "most clearly" not in text
     assert ids_after(text, "Hardest examples (lowest relative VoG, as measured)") == ["1029", "1028"]
+    # The paper says nothing of a relative score, so nothing can contradict it there.
+    assert "opposite of what is claimed of the relative score" in flat(text)
+    assert "contradicts the paper" not in text
     by_class = show(made, "-n", "1", "--score", "vog_relative")
     assert ids_after(by_class, "hardest (lowest relative VoG, as measured)") == ["1027"]
 

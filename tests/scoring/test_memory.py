@@ -6,7 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+import vogcore
+from vogcore.scoring.sources import ArrayGradients
 
 from .models import mlp, save, walk
 
@@ -92,3 +96,19 @@ def test_memory_is_that_of_one_block(what, tmp_path):
     assert peak(what, 16_000, 3, tmp_path) < small + 12_000 * (30 * 8 + 3 * 8)
     assert peak(what, 4000, 12, tmp_path) < small + 4000 * (9 * 8 + 30 * 8) + (1 << 20)
     assert small < 40 << 20
+
+
+def test_a_block_is_sized_by_its_pixels_and_not_by_its_channels(monkeypatch):
+    # Moments of one pixel: mean and M2 in float64. The memory is just enough for all ten examples after the channels
+    # have been averaged; counted with the channels, it would be three blocks.
+    rng = np.random.default_rng(0)
+    gradients, pixels = rng.normal(size=(2, 10, 3, 4, 4)).astype(np.float32), 16
+    blocks = []
+    begin = ArrayGradients.begin
+    monkeypatch.setattr(ArrayGradients, "begin", lambda self, a, b: (blocks.append((a, b)), begin(self, a, b)))
+    whole = vogcore.score_gradients(gradients, np.arange(10) % 2, memory=10 * pixels * 2 * 8)
+    assert blocks == [(0, 10)]
+    blocks.clear()
+    cut = vogcore.score_gradients(gradients, np.arange(10) % 2, memory=5 * pixels * 2 * 8)
+    assert blocks == [(0, 5), (5, 10)]
+    np.testing.assert_array_equal(cut.vog, whole.vog)

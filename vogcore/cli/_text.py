@@ -9,6 +9,7 @@ import unicodedata
 from collections.abc import Sequence
 
 from vogcore.store import Direction
+from vogcore.store.schema import NOT_MEASURED
 
 __all__ = ["contradiction", "direction_sentence", "printable", "quoted", "strength", "table", "timing_line", "wrap"]
 
@@ -66,7 +67,7 @@ def strength(rho: float) -> str:
 
 def direction_sentence(direction: Direction) -> str:
     """Which end of the score is the hard one on this run, and how strongly."""
-    if direction.measured == "not measured":
+    if direction.measured == NOT_MEASURED:
         return wrap(
             f"Which end is hard was not measured (that needs labels and logits); the claim is: {direction.claimed}."
         )
@@ -87,12 +88,17 @@ def direction_sentence(direction: Direction) -> str:
     )
 
 
-def contradiction(direction: Direction, lists: bool) -> str | None:
+def contradiction(direction: Direction, score: str, lists: bool) -> str | None:
     """A warning where the measured direction is not the claimed one; ``lists`` where lists of examples follow it."""
     if not direction.contradicts:
         return None
     return wrap(
-        f"WARNING: this contradicts the paper (Agarwal et al. 2022), by which {direction.claimed}."
+        (
+            # The paper knows no relative score; that one's claim is ours.
+            f"WARNING: this is the opposite of what is claimed of the relative score, {direction.claimed}."
+            if score == "vog_relative"
+            else f"WARNING: this contradicts the paper (Agarwal et al. 2022), by which {direction.claimed}."
+        )
         + (" The lists below follow the measurement." if lists else "")
     )
 

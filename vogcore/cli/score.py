@@ -11,12 +11,9 @@ from typing import Any
 from vogcore.autodiff import OF
 from vogcore.cli._parser import integer
 from vogcore.errors import SettingsError
-from vogcore.scoring.settings import CHANNELS, NORMALISE, REDUCTIONS
+from vogcore.scoring.settings import CHANNELS, MOST_THREADS, NORMALISE, REDUCTIONS
 
 __all__ = ["add_parser", "parse_bytes", "parse_stage", "refuse_same_file", "summary"]
-
-MOST_THREADS = 1024
-"""More than any one machine has cores; ONNX Runtime starts every thread that it is asked for."""
 
 _EXAMPLES = """\
 examples:

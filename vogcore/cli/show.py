@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vogcore.cli._parser import integer
+from vogcore.store.schema import ALL, NOT_MEASURED, SCORE_NAMES
 
 if TYPE_CHECKING:
     from vogcore.store import Scores
@@ -34,7 +35,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("scores", metavar="H5", help="score file")
     parser.add_argument("-n", "--examples", type=integer(0), default=5, metavar="N", help="examples in each list (5)")
     parser.add_argument("--overall", action="store_true", help="one list over all classes instead of one for each")
-    parser.add_argument("--stage", default="all", help="which stage to list (all)")
+    parser.add_argument("--stage", default=ALL, help="which stage to list (all)")
     parser.add_argument(
         "--score",
         default="vog",
@@ -67,7 +68,7 @@ def report(
     scores: Scores,
     n: int,
     *,
-    stage: str = "all",
+    stage: str = ALL,
     score: str = "vog",
     overall: bool = False,
     most_classes: int | None = None,
@@ -84,7 +85,7 @@ def report(
     parts = [
         _heading(scores),
         f"Which end is hard? (score: {score}, stage: {printable(stage)})\n{direction_sentence(direction)}",
-        contradiction(direction, lists=n > 0),
+        contradiction(direction, score, lists=n > 0),
         f"All scores of the file\n{_directions(scores)}",
         _clearest(scores, stage, score),
         f"Classes ({_raw(scores)}, stage {printable(stage)})\n{_classes(scores, stage, most_classes)}",
@@ -128,8 +129,10 @@ def _heading(scores: Scores) -> str:
 
 
 def _differentiated(settings: dict[str, Any]) -> str:
+    from vogcore.scoring.stored import AS_MADE
+
     of, target = settings.get("of", "logit"), settings.get("target", "label")
-    if of == target:  # what score_gradients records of gradients that it did not make
+    if of == AS_MADE:
         return "gradients made elsewhere"
     at = "the label" if target == "label" else "the predicted class" if target == "predicted" else f"class {target}"
     return f"gradient of the {of} at {at}"
@@ -144,9 +147,9 @@ def _directions(scores: Scores) -> str:
 
     rows = []
     for stage in scores.stages.values():
-        for name in ("vog", "vog_raw", "vog_relative"):
+        for name in SCORE_NAMES:
             d = stage.direction(name)
-            if d.measured == "not measured":
+            if d.measured == NOT_MEASURED:
                 continue
             interval = "-" if math.isnan(d.spearman_low) else f"[{d.spearman_low:+.2f}, {d.spearman_high:+.2f}]"
             contradicts = "opposite of the claim" if d.contradicts else ""
@@ -251,7 +254,7 @@ def _clearest(scores: Scores, stage: str, score: str) -> str | None:
     _, direction, best_stage, best = max(decided, key=lambda entry: entry[0])
     if (best_stage, best) == (stage, score):
         return None
-    where = "" if best_stage == "all" else f" --stage {printable(best_stage)}"
+    where = "" if best_stage == ALL else f" --stage {printable(best_stage)}"
     return wrap(
         f"Of these, {best} at stage {printable(best_stage)} goes with the loss most clearly on this run "
         f"({direction.spearman_loss:+.2f}, {direction.measured}): list the examples by it with --score {best}{where}."
@@ -260,7 +263,7 @@ def _clearest(scores: Scores, stage: str, score: str) -> str | None:
 
 def _end(direction: Any, title: str, score: str) -> str:
     high = direction.hard_is_high == (title == "Hardest")
-    how = "as measured" if direction.decided else "as the paper claims; this run does not tell"
+    how = "as measured" if direction.decided else "as claimed; this run does not tell"
     what = {"vog_raw": "raw VoG", "vog_relative": "relative VoG"}.get(score, "VoG")
     return f" ({'highest' if high else 'lowest'} {what}, {how})"
 

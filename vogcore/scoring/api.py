@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from vogcore import kernels
 from vogcore.data import Preprocess, open_source
 from vogcore.errors import VogcoreWarning
 from vogcore.runtime import choose_provider
@@ -30,7 +31,7 @@ from vogcore.scoring.progress import Progress, Silent
 from vogcore.scoring.record import gradients_record, model_record
 from vogcore.scoring.run import Clock, GradientPass, ModelPass, block_size
 from vogcore.scoring.sessions import Sessions
-from vogcore.scoring.settings import Settings, choose_channel_axis
+from vogcore.scoring.settings import MOST_THREADS, Settings, choose_channel_axis
 from vogcore.scoring.sources import open_gradients_of
 from vogcore.scoring.stages import StageSpec, resolve_stages
 from vogcore.scoring.stored import check_statistics, open_statistics, require_statistics
@@ -40,8 +41,6 @@ __all__ = ["score", "score_gradients"]
 
 MEMORY = 1 << 30
 """Bytes for the moments and values of one block of examples."""
-_MOST_THREADS = 1024
-"""More are a mistake that would take the machine down before it fails."""
 
 
 def score(
@@ -135,7 +134,7 @@ def score(
     progress = progress if progress is not None else Silent()
     clock = Clock()
     check_outputs(out, keep_gradients, overwrite)
-    batch_size, threads = check_count("batch_size", batch_size), check_count("threads", threads, _MOST_THREADS)
+    batch_size, threads = check_count("batch_size", batch_size), check_count("threads", threads, MOST_THREADS)
     stored = open_statistics(settings)
     with contextlib.ExitStack() as stack:
         source = open_source(
@@ -185,7 +184,7 @@ def score(
         size = block_size(
             n,
             int(np.prod(source.shape)) * np.dtype(source.dtype).itemsize,
-            int(np.prod(model.gradient_shape)),
+            kernels.pixel_count(model.gradient_shape, axis, channels),
             BlockMoments.sets(windows),
             np.dtype(moments).itemsize,
             memory,
@@ -332,7 +331,7 @@ def score_gradients(
         ]
         for note in notes:
             warnings.warn(note, VogcoreWarning, stacklevel=2)
-        pixels, itemsize = int(np.prod(source.shape)), np.dtype(moments).itemsize
+        pixels, itemsize = kernels.pixel_count(source.shape, axis, channels), np.dtype(moments).itemsize
         size = block_size(n, 0, pixels, BlockMoments.sets(windows), itemsize, memory, source.block_size)
         stack.callback(progress.close)
         progress.start(n * len(source.names), "scoring")

@@ -17,6 +17,7 @@ from vogcore.scoring.moments import RawScores
 from vogcore.scoring.settings import Settings
 from vogcore.scoring.stored import require_statistics
 from vogcore.store import CheckpointInfo, Companion, Scores, StageScores
+from vogcore.store.schema import ALL, EASIER, HARDER
 
 __all__ = ["Run", "assemble"]
 
@@ -149,13 +150,13 @@ def _warnings(
     flat: Mapping[str, npt.NDArray[np.bool_]],
     stored: Scores | None,
 ) -> list[str]:
-    if not np.any(run.raw["all"].vog):
+    if not np.any(run.raw[ALL].vog):
         return [
             "No gradient changes between the checkpoints, so every raw score is zero and the scores mean nothing; "
             "check that the checkpoints really differ."
         ]
     notes = []
-    if _is_linear(run, settings, scores["all"]):
+    if _is_linear(run, settings, scores[ALL]):
         notes.append(
             "All examples of a class have the same gradient, as in a model that is linear in its input, so raw scores "
             "do not differ inside a class and the class-normalised ones are all zero: this score says nothing here."
@@ -175,7 +176,7 @@ def _warnings(
         if equal:
             what = "median absolute deviation" if settings.normalise == "robust" else "spread"
             source = "" if stored is None else " in the stored statistics"
-            where = "" if stage == "all" else f" at stage {stage!r}"
+            where = "" if stage == ALL else f" at stage {stage!r}"
             notes.append(f"{_these(equal)} no {what} of raw scores{source}{where}, so the normalised ones are 0 there.")
     return notes
 
@@ -187,7 +188,7 @@ def _is_linear(run: Run, settings: Settings, score: npt.NDArray[np.float64]) -> 
     several = statistics.count > 1
     if not several.any():
         return False
-    return bool((statistics.std <= _rounding(run.raw["all"], groups, run, settings))[several].all())
+    return bool((statistics.std <= _rounding(run.raw[ALL], groups, run, settings))[several].all())
 
 
 def _these(names: Sequence[str]) -> str:
@@ -200,12 +201,10 @@ def _companions(run: Run, correct: npt.NDArray[np.bool_] | None) -> dict[str, Co
     if run.loss is None or correct is None:
         return {}
     return {
-        "loss": Companion(
-            run.loss, "higher is harder", "[0, inf), nats", "cross-entropy with the label at the last checkpoint"
-        ),
+        "loss": Companion(run.loss, HARDER, "[0, inf), nats", "cross-entropy with the label at the last checkpoint"),
         "correct": Companion(
             correct,
-            "lower is harder",
+            EASIER,
             "0 or 1",
             "whether the last checkpoint predicts the label (argmax of the logits)",
         ),

@@ -131,7 +131,7 @@ def in_training_order(paths: Sequence[str | os.PathLike[str]]) -> list[str]:
         ModelError: a file cannot be read.
     """
     found = list(dict.fromkeys(path for item in paths for path in _matches(os.fspath(item))))
-    steps = {path: _read(path).step for path in found}
+    steps = {path: _number(_props(load_model(path)).get(STEP_KEY)) for path in found}
     recorded = None not in steps.values()
     return sorted(found, key=lambda path: ((steps[path] or 0) if recorded else 0, natural_key(path)))
 
@@ -153,7 +153,7 @@ def _read(path: str | os.PathLike[str]) -> Checkpoint:
 
 
 def _from_proto(model: onnx.ModelProto, name: str, path: Path | None, keep: onnx.ModelProto | None) -> Checkpoint:
-    props = {entry.key: entry.value for entry in model.metadata_props}
+    props = _props(model)
     return Checkpoint(
         name=name,
         path=path,
@@ -163,6 +163,10 @@ def _from_proto(model: onnx.ModelProto, name: str, path: Path | None, keep: onnx
         sha256=weights_digest(model),
         class_names=_names(props.get(CLASS_NAMES_KEY)),
     )
+
+
+def _props(model: onnx.ModelProto) -> dict[str, str]:
+    return {entry.key: entry.value for entry in model.metadata_props}
 
 
 def _number(text: str | None) -> int | None:

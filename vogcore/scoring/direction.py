@@ -8,10 +8,10 @@ import numpy as np
 import numpy.typing as npt
 
 from vogcore.store import Direction
+from vogcore.store.schema import EASIER, HARDER, UNDETERMINED
 
 __all__ = ["auroc", "measure_direction", "ranks", "spearman"]
 
-HIGHER, LOWER, UNDETERMINED = "higher is harder", "lower is harder", "undetermined"
 _Z95 = 1.959963984540054
 _FEWEST_EXAMPLES = 10
 _FEWEST_OF_EACH = 10
@@ -65,13 +65,13 @@ def measure_direction(
     low, high = _spearman_interval(rho, n)
     measured = UNDETERMINED
     if n >= _FEWEST_EXAMPLES and not math.isnan(rho) and (low > 0 or high < 0):
-        measured = HIGHER if rho > 0 else LOWER
+        measured = HARDER if rho > 0 else EASIER
         if min(n_errors, n - n_errors) >= _FEWEST_OF_EACH:
             margin = _Z95 * _auroc_error(area, n_errors, n - n_errors)
             opposite = area + margin < 0.5 if rho > 0 else area - margin > 0.5
             measured = UNDETERMINED if opposite else measured
     return Direction(
-        claimed=HIGHER,
+        claimed=HARDER,
         measured=measured,
         spearman_loss=rho,
         spearman_low=low,

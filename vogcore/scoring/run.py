@@ -222,11 +222,8 @@ class ModelPass:
         """Run one checkpoint over the block."""
         with self._clock.time("sessions"):
             session = self._sessions.gradient(checkpoint)
-        step = self._batch
-        if session.fixed_batch is not None:  # whole runs of the fixed batch, so that only the last one is filled up
-            step = max(step // session.fixed_batch, 1) * session.fixed_batch
-        for begin in range(0, len(self._x), step):
-            end = min(begin + step, len(self._x))
+        for begin in range(0, len(self._x), self._batch):
+            end = min(begin + self._batch, len(self._x))
             with self._clock.time("gradients"):
                 logits, gradients = session.run(self._x[begin:end], self._target[begin:end])
             position = self._start + begin

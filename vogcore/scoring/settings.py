@@ -10,12 +10,23 @@ from typing import Any, Literal
 from vogcore.autodiff import OF
 from vogcore.errors import SettingsError
 
-__all__ = ["CHANNELS", "NORMALISE", "REDUCTIONS", "SCALES", "Settings", "choose_channel_axis", "require_integer"]
+__all__ = [
+    "CHANNELS",
+    "MOST_THREADS",
+    "NORMALISE",
+    "REDUCTIONS",
+    "SCALES",
+    "Settings",
+    "choose_channel_axis",
+    "require_integer",
+]
 
 CHANNELS = ("mean", "none", "magnitude", "l2")
 REDUCTIONS = ("std", "var")
 SCALES = ("none", "relative")
 NORMALISE = ("class", "absolute", "robust", "none")
+MOST_THREADS = 1024
+"""More are a mistake that would take the machine down before it fails: ONNX Runtime starts every one of them."""
 _MOST_CHANNELS = 4
 
 

@@ -9,13 +9,13 @@ import numpy as np
 import numpy.typing as npt
 
 from vogcore.errors import SettingsError
+from vogcore.store.schema import ALL
 
 __all__ = ["Segment", "StageSpec", "resolve_stages", "segments"]
 
 StageSpec = Mapping[str, "slice | Sequence[int]"]
 """Name -> a slice of the checkpoints, or their indices."""
 
-ALL = "all"
 _THIRDS = ("early", "middle", "late")
 _FEWEST_FOR_THIRDS = 6
 
