@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
-from vogcore.errors import DataError, ModelError, SettingsError
-from vogcore.runtime import GradientSession, Session, make_batch_dynamic, run_batches
+from vogcore.errors import ModelError
+from vogcore.runtime import GradientSession, Session, make_batch_dynamic
 
 from .models import FEATURES, examples, expected, forward, gradient, model
 
@@ -158,11 +158,10 @@ def test_the_default_rewriting_is_the_graph_layer_s(monkeypatch):
 
 
 @settings(max_examples=40, deadline=None)
-@given(n=st.integers(1, 23), batch_size=st.integers(1, 30), fixed=st.sampled_from(["N", 1, 4]))
-def test_batches_cover_the_block(n, batch_size, fixed):
+@given(n=st.integers(1, 23), fixed=st.sampled_from(["N", 1, 4]))
+def test_a_block_of_any_size_runs_at_a_fixed_batch(n, fixed):
     x, target = examples(n)
-    logits, grads = run_batches(_session(fixed), x, target, batch_size)
-    for got, reference in zip((logits, grads), expected(x, target)):
+    for got, reference in zip(_session(fixed).run(x, target), expected(x, target)):
         assert got.flags.c_contiguous
         np.testing.assert_allclose(got, reference, rtol=2e-5, atol=2e-6)
 
@@ -176,32 +175,11 @@ def _session(batch):
     return _CACHE[batch]
 
 
-@pytest.mark.parametrize(
-    ("fixed", "batch_size", "sizes"),
-    [("N", 4, [4, 4, 2]), ("N", 10, [10]), (3, 4, [3, 3, 3, 3]), (3, 7, [3, 3, 3, 3]), (4, 1, [4, 4, 4])],
-)
-def test_sizes_of_the_runs(monkeypatch, fixed, batch_size, sizes):
+@pytest.mark.parametrize(("fixed", "sizes"), [("N", [10]), (3, [3, 3, 3, 3]), (4, [4, 4, 4]), (10, [10])])
+def test_sizes_of_the_runs(monkeypatch, fixed, sizes):
     session = GradientSession(gradient(fixed), **CPU)
     seen = []
     run = session._session.run
     monkeypatch.setattr(session._session, "run", lambda o, feeds: seen.append(len(feeds["x"])) or run(o, feeds))
-    run_batches(session, *examples(10), batch_size)
+    session.run(*examples(10))
     assert seen == sizes
-
-
-def test_memory_map_is_read_in_batches(tmp_path):
-    x, target = examples(9)
-    np.save(tmp_path / "x.npy", x)
-    logits, grads = run_batches(_session("N"), np.load(tmp_path / "x.npy", mmap_mode="r"), target, 4)
-    for got, reference in zip((logits, grads), expected(x, target)):
-        np.testing.assert_allclose(got, reference, rtol=2e-5, atol=2e-6)
-
-
-def test_batch_size_and_lengths_are_checked():
-    x, target = examples(5)
-    with pytest.raises(SettingsError, match="batch size is 0"):
-        run_batches(_session("N"), x, target, 0)
-    with pytest.raises(DataError, match="5 examples and 4 targets"):
-        run_batches(_session("N"), x, target[:4], 2)
-    with pytest.raises(DataError, match="without examples"):
-        run_batches(_session("N"), x[:0], target[:0], 2)

@@ -128,7 +128,7 @@ def _unbroadcast_at_run_time(emit: Emitter, cotangent: ir.Value, output: ir.Valu
     missing = emit.op("Sub", emit.op("Shape", wide), emit.op("Shape", narrow))
     ones = emit.filled(missing, 1, ir.DataType.INT64)
     aligned = emit.op("Concat", ones, narrow, axis=0)
-    differs = emit.typed(ir.DataType.BOOL, "Not", emit.typed(ir.DataType.BOOL, "Equal", aligned, wide))
+    differs = emit.typed(ir.DataType.BOOL, "Not", emit.compare("Equal", aligned, wide))
     axes = emit.op("Reshape", emit.typed(ir.DataType.INT64, "NonZero", differs), emit.ints(-1))
     summed = emit.op("ReduceSum", cotangent, axes, keepdims=1, noop_with_empty_axes=1)
     return emit.op("Reshape", summed, narrow, like=target)

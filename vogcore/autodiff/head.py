@@ -22,7 +22,6 @@ import numpy as np
 import onnx_ir as ir
 
 from vogcore.graph.emit import Emitter
-from vogcore.graph.shapes import dims
 
 __all__ = ["seed"]
 
@@ -34,10 +33,7 @@ def seed(emit: Emitter, of: str, logits: ir.Value, target: ir.Value) -> ir.Value
     if of == "logit":
         return chosen
     if of == "centred-logit":
-        count = emit.cast(
-            emit.op("Reshape", emit.dim(logits, 1), emit.constant(np.zeros(0, np.int64))),
-            logits.dtype or ir.DataType.FLOAT,
-        )
+        count = emit.cast(emit.as_scalar(emit.dim(logits, 1)), logits.dtype or ir.DataType.FLOAT)
         return emit.op("Sub", chosen, emit.op("Reciprocal", count), like=logits)
     if of == "margin":
         # The target's own logit is taken out of the competition by the most negative finite number.
@@ -59,15 +55,8 @@ def seed(emit: Emitter, of: str, logits: ir.Value, target: ir.Value) -> ir.Value
 
 def _one_hot(emit: Emitter, logits: ir.Value, target: ir.Value) -> ir.Value:
     # Equal against 0..C-1 rather than OneHot, which the CPU provider lacks for some types.
-    sizes = dims(logits)
-    if sizes is not None and isinstance(sizes[1], int):
-        classes = emit.constant(np.arange(sizes[1], dtype=np.int64))
-    else:
-        scalar = emit.constant(np.zeros(0, np.int64))
-        stop = emit.op("Reshape", emit.dim(logits, 1), scalar)
-        classes = emit.typed(ir.DataType.INT64, "Range", emit.constant(0), stop, emit.constant(1))
     column = emit.op("Unsqueeze", target, emit.ints(1))
-    hit = emit.typed(ir.DataType.BOOL, "Equal", column, classes)
+    hit = emit.compare("Equal", column, emit.positions(logits, 1))
     hit.shape = logits.shape
     return emit.cast(hit, logits.dtype or ir.DataType.FLOAT)
 

@@ -6,7 +6,6 @@ markers.
 
 from __future__ import annotations
 
-import importlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -62,13 +61,9 @@ def _family(function: RuleFunction) -> str:
 
 
 def _formula(function: RuleFunction) -> str:
-    """The docstring in one line; that of the function around it for a rule that was made by another function."""
-    text = function.__doc__
-    if text is None:
-        maker = function.__qualname__.partition(".")[0]
-        text = getattr(importlib.import_module(function.__module__), maker).__doc__ or ""
+    """The docstring in one line."""
     # A bare bar would end the cell of the table.
-    return " ".join(text.replace("``", "`").replace("|", "\\|").split())
+    return " ".join((function.__doc__ or "").replace("``", "`").replace("|", "\\|").split())
 
 
 if __name__ == "__main__":

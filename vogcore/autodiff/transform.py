@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import onnx
 import onnx_ir as ir
@@ -14,17 +13,14 @@ from vogcore.autodiff import rules as _rules  # noqa: F401 - fills the table
 from vogcore.autodiff.backward import backward
 from vogcore.errors import ModelError, SettingsError
 from vogcore.graph.emit import Emitter
-from vogcore.graph.load import ModelLike, describe, load_model
+from vogcore.graph.load import ModelLike, load_model, naming
 from vogcore.graph.logits import find_logits, flatten_classes
+from vogcore.graph.names import GRADIENT, LOGITS_KEY, OF_KEY, TARGET, WRT_KEY
 from vogcore.graph.prepare import prepare
 from vogcore.graph.shapes import is_float
 
-__all__ = ["GRADIENT", "TARGET", "gradient_model", "vjp_model"]
+__all__ = ["gradient_model", "vjp_model"]
 
-TARGET = "vogcore_target"
-"""Name of the added input: class index of every example, int64 (N,)."""
-GRADIENT = "vogcore_gradient"
-"""Name of the added output: the gradient, with the shape and type of what it is taken with respect to."""
 COTANGENT = "vogcore_cotangent"
 
 
@@ -58,7 +54,7 @@ def gradient_model(
     """
     if of not in OF:
         raise SettingsError(f"of={of!r} is not known; choose one of {', '.join(OF)}.")
-    with _named(model):
+    with naming(model):
         prepared = prepare(load_model(model))
         graph = prepared.graph
         _refuse_taken_names(graph, (TARGET, GRADIENT))
@@ -74,7 +70,7 @@ def gradient_model(
         gradient = backward(emit, {logits: cotangent}, [source])[source]
         outputs = [logits, _output(emit, gradient, source, GRADIENT)]
         result = _finish(prepared, outputs)
-    props = {"vogcore.of": of, "vogcore.wrt": source.name or "", "vogcore.logits": logits.name or ""}
+    props = {OF_KEY: of, WRT_KEY: source.name or "", LOGITS_KEY: logits.name or ""}
     onnx.helper.set_model_props(result, {**{p.key: p.value for p in result.metadata_props}, **props})
     return result
 
@@ -94,7 +90,7 @@ def vjp_model(model: ModelLike, wrt: Sequence[str], output: str | None = None) -
     Raises:
         ModelError, UnsupportedOpError: as for :func:`gradient_model`.
     """
-    with _named(model):
+    with naming(model):
         prepared = prepare(load_model(model))
         graph = prepared.graph
         sources = [_choose_source(graph, name) for name in wrt]
@@ -174,16 +170,3 @@ def _batch(value: ir.Value) -> int | str | None:
 
 def _type(value: ir.Value) -> str:
     return value.dtype.name.lower() if value.dtype is not None else "unknown"
-
-
-@contextlib.contextmanager
-def _named(model: ModelLike) -> Iterator[None]:
-    """Put the model's path in front of a message that does not name it."""
-    try:
-        yield
-    except ModelError as error:
-        name = describe(model)
-        if name == "the model" or name in str(error):
-            raise
-        error.args = (f"{name}: {error}",)
-        raise

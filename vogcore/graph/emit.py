@@ -135,6 +135,18 @@ class Emitter:
             return self.ints(size)
         return self.op("Slice", self.shape(value), self.ints(axis), self.ints(axis + 1 if axis != -1 else 2**62))
 
+    def as_scalar(self, vector: ir.Value) -> ir.Value:
+        """The only element of a vector as a rank-0 tensor."""
+        return self.op("Reshape", vector, self.constant(np.zeros(0, np.int64)))
+
+    def positions(self, value: ir.Value, axis: int) -> ir.Value:
+        """0, 1, ... up to the size of ``value`` along ``axis``, int64."""
+        sizes = dims(value)
+        if sizes is not None and isinstance(size := sizes[axis], int):
+            return self.constant(np.arange(size, dtype=np.int64))
+        stop = self.as_scalar(self.dim(value, axis))
+        return self.typed(ir.DataType.INT64, "Range", self.constant(0), stop, self.constant(1))
+
     def size(self, value: ir.Value) -> ir.Value:
         """Number of elements of ``value``, a scalar int64."""
         sizes = static_dims(value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from collections.abc import Iterable, Iterator
@@ -15,14 +16,25 @@ from onnx import external_data_helper, numpy_helper
 
 from vogcore.errors import ModelError
 
-__all__ = ["ModelLike", "constant_tensor", "describe", "load_model", "weights_digest"]
+__all__ = ["ModelLike", "constant_tensor", "load_model", "naming", "weights_digest"]
 
 ModelLike: TypeAlias = "str | os.PathLike[str] | bytes | onnx.ModelProto"
 
 
-def describe(model: ModelLike) -> str:
+def _describe(model: ModelLike) -> str:
     """How messages call a model: its path, or "the model"."""
     return str(model) if isinstance(model, str | os.PathLike) else "the model"
+
+
+@contextlib.contextmanager
+def naming(model: ModelLike) -> Iterator[None]:
+    """Put the name of a model (its path, or how the user calls it) in front of a message that does not have it."""
+    try:
+        yield
+    except ModelError as error:
+        if isinstance(model, str | os.PathLike) and str(model) not in str(error):
+            error.args = (f"{model}: {error}",)
+        raise
 
 
 def load_model(model: ModelLike) -> onnx.ModelProto:
@@ -41,7 +53,7 @@ def load_model(model: ModelLike) -> onnx.ModelProto:
     if isinstance(model, onnx.ModelProto):
         _require_weights(model)
         return model
-    name = describe(model)
+    name = _describe(model)
     try:
         if isinstance(model, bytes):
             proto = onnx.load_model_from_string(model, format="protobuf")

@@ -89,10 +89,10 @@ def _raise_opset(model: onnx.ModelProto) -> onnx.ModelProto:
 
 def _infer_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
     if model.ByteSize() >= onnx.checker.MAXIMUM_PROTOBUF:
-        return model  # the C++ pass would serialise it; rules then read shapes at run time
+        return model  # the C++ pass would serialise it
     try:
         return shape_inference.infer_shapes(model, data_prop=True)
-    except Exception:  # noqa: BLE001 - shapes are an optimisation: every rule also works without them
+    except Exception:  # noqa: BLE001 - rules read sizes at run time; those that need a rank say so
         return model
 
 

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from vogcore.runtime.batch import make_batch_dynamic as make_batch_dynamic
-    from vogcore.runtime.batch import run_batches as run_batches
     from vogcore.runtime.providers import Provider as Provider
     from vogcore.runtime.providers import choose_provider as choose_provider
     from vogcore.runtime.session import ForwardSession as ForwardSession
@@ -20,7 +19,6 @@ __all__ = [
     "GradientSession",
     "ForwardSession",
     "make_batch_dynamic",
-    "run_batches",
 ]
 
 _HOME = {
@@ -30,7 +28,6 @@ _HOME = {
     "GradientSession": "vogcore.runtime.session",
     "ForwardSession": "vogcore.runtime.session",
     "make_batch_dynamic": "vogcore.runtime.batch",
-    "run_batches": "vogcore.runtime.batch",
 }
 
 

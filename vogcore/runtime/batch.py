@@ -1,18 +1,18 @@
-"""Batches: freeing a fixed batch size, and running a block of examples in batches."""
+"""Freeing a fixed batch size, judged by what the freed model computes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
 import onnx
 
-from vogcore.errors import DataError, ModelError, SettingsError
+from vogcore.errors import ModelError
 from vogcore.runtime.providers import Provider, choose_provider
-from vogcore.runtime.session import GradientSession, Session, collect
+from vogcore.runtime.session import Session
 
-__all__ = ["make_batch_dynamic", "run_batches"]
+__all__ = ["make_batch_dynamic"]
 
 # Another batch size means another blocking of sums. Over a whole network that moves the largest output by a few
 # hundred units in the last place; mixed-up examples move it by its own size.
@@ -118,41 +118,3 @@ def _same(whole: npt.NDArray, first: npt.NDArray, second: npt.NDArray) -> bool |
     # Mixed-up examples show only where different examples give clearly different outputs.
     difference = np.abs(first.astype(np.float64) - second).max(initial=0.0)
     return True if difference > 10 * rounding else None
-
-
-def run_batches(
-    session: GradientSession, x: npt.NDArray, target: npt.NDArray, batch_size: int
-) -> tuple[npt.NDArray, npt.NDArray]:
-    """Logits and gradients of a block of examples, computed in batches.
-
-    Args:
-        session: a gradient session.
-        x: examples (n, *session.input_shape); a memory map is read batch by batch.
-        target: class index of every example (n,).
-        batch_size: examples in one run, at most. Where the model fixes the batch, a run always has that many, and
-            `batch_size` is rounded to a multiple of it.
-
-    Returns:
-        Logits (n, C), float32 or float64, and gradients as :meth:`GradientSession.run` gives them, C-contiguous.
-
-    Raises:
-        SettingsError: `batch_size` is not positive.
-        DataError: examples or targets do not fit the model.
-        ModelError: ONNX Runtime fails, memory included.
-    """
-    if batch_size < 1:
-        raise SettingsError(f"The batch size is {batch_size}: give a positive number.")
-    if len(x) != len(target):
-        raise DataError(f"{session.where}: got {len(x)} examples and {len(target)} targets, give one for each.")
-    if session.fixed_batch is not None:
-        batch_size = max(batch_size // session.fixed_batch, 1) * session.fixed_batch
-    if len(x) <= batch_size:
-        return session.run(x, target)
-
-    def pieces() -> Iterator[tuple[int, tuple[npt.NDArray, npt.NDArray]]]:
-        for start in range(0, len(x), batch_size):
-            stop = start + batch_size
-            yield start, session.run(x[start:stop], target[start:stop])
-
-    logits, gradients = collect(len(x), pieces())
-    return logits, gradients

@@ -9,13 +9,11 @@ import numpy.typing as npt
 import onnx
 
 from vogcore.errors import DataError, ModelError
+from vogcore.graph.names import GRADIENT, LOGITS_KEY, TARGET, WRT_KEY
 from vogcore.runtime._ort_session import Session
 from vogcore.runtime.providers import Provider
 
 __all__ = ["ForwardSession", "GradientSession", "Session", "collect"]
-
-_TARGET = "vogcore_target"
-_GRADIENT = "vogcore_gradient"
 
 
 class _ExampleSession:
@@ -159,25 +157,25 @@ class GradientSession(_ExampleSession):
         """
         session = Session(gradient_model, provider=provider, threads=threads, where=where)
         for name, known, kind in (
-            (_TARGET, session.input_names, "input"),
-            (_GRADIENT, session.output_names, "output"),
+            (TARGET, session.input_names, "input"),
+            (GRADIENT, session.output_names, "output"),
         ):
             if name not in known:
                 raise ModelError(
                     f"{where}: the model lacks the {kind} {name}, make a gradient graph of it with "
                     "vogcore.gradient_model."
                 )
-        inputs = [name for name in session.input_names if name != _TARGET]
-        logits = [name for name in session.output_names if name != _GRADIENT]
+        inputs = [name for name in session.input_names if name != TARGET]
+        logits = [name for name in session.output_names if name != GRADIENT]
         input_name = _only_input(where, inputs)
-        logits_name = session.metadata.get("vogcore.logits") or (logits[0] if logits else "")
+        logits_name = session.metadata.get(LOGITS_KEY) or (logits[0] if logits else "")
         if logits_name not in logits:
             raise ModelError(
                 f"{where}: a gradient graph names the logits {logits_name!r}, and the model has the outputs "
                 f"{', '.join(session.output_names)}; make it again with vogcore.gradient_model."
             )
         super().__init__(session, input_name)
-        self.wrt: str = session.metadata.get("vogcore.wrt") or input_name
+        self.wrt: str = session.metadata.get(WRT_KEY) or input_name
         if self.wrt == input_name and self.input_dtype.kind != "f":
             raise ModelError(
                 f"{where}: the input {input_name} is of type {self.input_dtype}, gradients need a floating-point one."
@@ -205,7 +203,7 @@ class GradientSession(_ExampleSession):
         """
         x = self._examples(x)
         target = self._targets(target, len(x))
-        logits, gradient = self._run([self.logits_name, _GRADIENT], {self.input_name: x, _TARGET: target}, len(x))
+        logits, gradient = self._run([self.logits_name, GRADIENT], {self.input_name: x, TARGET: target}, len(x))
         if self.wrt == self.input_name and gradient.shape != x.shape:
             raise ModelError(
                 f"{self.where}: the gradient has shape {gradient.shape} for examples of shape {x.shape}, "

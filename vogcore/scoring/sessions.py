@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -11,8 +10,9 @@ import numpy.typing as npt
 import onnx
 
 from vogcore.autodiff import gradient_model
-from vogcore.errors import CheckpointError, ModelError
+from vogcore.errors import CheckpointError
 from vogcore.graph import logits_model
+from vogcore.graph.load import naming
 from vogcore.runtime import ForwardSession, GradientSession, Provider, make_batch_dynamic
 from vogcore.scoring.checkpoints import Checkpoint
 from vogcore.scoring.settings import Settings
@@ -126,7 +126,7 @@ class Sessions:
         if kept is not None:
             return kept
         checkpoint = self._checkpoints[index]
-        with _named(checkpoint.name):
+        with naming(checkpoint.name):
             model, _ = make_batch_dynamic(
                 checkpoint.load(), self.provider, threads=self._threads, where=checkpoint.name
             )
@@ -138,17 +138,6 @@ class Sessions:
         graph: bytes = model.SerializeToString()
         self._graphs[kind, index] = graph
         return graph
-
-
-@contextlib.contextmanager
-def _named(checkpoint: str) -> Iterator[None]:
-    """Put the checkpoint's name in front of a message that does not have it."""
-    try:
-        yield
-    except ModelError as error:
-        if checkpoint not in str(error):
-            error.args = (f"{checkpoint}: {error}",)
-        raise
 
 
 def _input(session: GradientSession) -> str:

@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from vogcore.autodiff.registry import Call, Cotangents, rule
 from vogcore.autodiff.rules.conv import Window, spatial_rank, transposed, window
-from vogcore.autodiff.rules.shape import END, scalar, scatter_add
+from vogcore.autodiff.rules.shape import END, scatter_add
 from vogcore.graph.shapes import static_dims
 
 
@@ -153,11 +153,8 @@ def global_max_pool(call: Call) -> Cotangents:
     emit, x = call.emit, call.x
     flat = emit.op("Reshape", x, emit.ints(0, 0, -1))
     sizes = static_dims(x, range(2, 2 + spatial_rank(call)))
-    if sizes is not None:
-        positions = emit.constant(np.arange(math.prod(sizes)))
-    else:
-        count = emit.op("Slice", emit.op("Shape", flat), emit.ints(2), emit.ints(3))
-        positions = emit.typed(ir.DataType.INT64, "Range", emit.constant(0), scalar(emit, count), emit.constant(1))
+    flat.shape = ir.Shape([None, None, None if sizes is None else math.prod(sizes)])
+    positions = emit.positions(flat, 2)
     first = emit.typed(ir.DataType.INT64, "ArgMax", flat, axis=2, keepdims=1)
     hit = emit.cast(emit.compare("Equal", first, positions), x.dtype or ir.DataType.FLOAT)
     spread = emit.op("Mul", hit, emit.op("Reshape", call.dy, emit.ints(0, 0, 1)))

@@ -42,20 +42,6 @@ def scatter_along_axis(call: Call, like: ir.Value, axis: int, positions: ir.Valu
     return scatter_add(emit, whole, indices, value, axis)
 
 
-def scalar(emit: Emitter, vector: ir.Value) -> ir.Value:
-    """The only element of a vector as a rank-0 tensor."""
-    return emit.op("Reshape", vector, emit.constant(np.zeros(0, np.int64)))
-
-
-def axis_range(emit: Emitter, value: ir.Value, axis: int) -> ir.Value:
-    """0, 1, ... up to the size of ``value`` along ``axis``."""
-    sizes = dims(value)
-    if sizes is not None and isinstance(size := sizes[axis], int):
-        return emit.constant(np.arange(size, dtype=np.int64))
-    zero, one = emit.constant(0), emit.constant(1)
-    return emit.typed(ir.DataType.INT64, "Range", zero, scalar(emit, emit.dim(value, axis)), one)
-
-
 def pad_axis(call: Call, value: ir.Value, axis: int, before: ir.Value, after: ir.Value) -> ir.Value:
     """``value`` with zeros in front of and behind it along ``axis``."""
     emit = call.emit
@@ -134,7 +120,7 @@ def slice_(call: Call) -> Cotangents:
         here = [emit.op("Slice", value, emit.ints(i), emit.ints(i + 1)) for value in here]
         step = call.optional(4)
         here += [emit.ints(0)] + ([emit.op("Slice", step, emit.ints(i), emit.ints(i + 1))] if step is not None else [])
-        positions = emit.op("Slice", axis_range(emit, x, axis), *here)
+        positions = emit.op("Slice", emit.positions(x, axis), *here)
         dy = scatter_along_axis(call, x, axis, positions, dy)
     return [dy]
 
@@ -212,7 +198,7 @@ def pad(call: Call) -> Cotangents:
             )
             continue
         pair = emit.op("Concat", before, after, axis=0)
-        positions = emit.multi("Pad", [axis_range(emit, x, axis), pair], 1, {"mode": mode})[0]
+        positions = emit.multi("Pad", [emit.positions(x, axis), pair], 1, {"mode": mode})[0]
         dy = scatter_along_axis(call, x, axis, positions, dy)
     return [dy]
 
