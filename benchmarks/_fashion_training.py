@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from benchmarks._idx import FASHION_CLASSES, MEAN, STD, ImageSet
-from vogcore._checkpoint import write_atomically
+from vogcore._paths import write_whole
 from vogcore_adapters.torch import export_checkpoint
 
 __all__ = ["RECORD", "build_network", "reusable_record", "train_checkpoints", "training_settings"]
@@ -139,7 +139,7 @@ def train_checkpoints(
         "train_accuracy": _accuracy(network, x, y),
         "epochs": epochs,
     }
-    write_atomically(work / RECORD, (json.dumps(record, indent=1) + "\n").encode())
+    write_whole(work / RECORD, (json.dumps(record, indent=1) + "\n").encode(), overwrite=True)
     return record
 
 

@@ -125,11 +125,11 @@ def _train(work: Path, sets: dict[str, ImageSet], options: argparse.Namespace) -
 
 
 def _write_data(path: Path, images: ImageSet) -> None:
-    from vogcore._checkpoint import write_atomically
+    from vogcore._paths import write_whole
 
     buffer = io.BytesIO()
     np.savez(buffer, x=images.x, y=images.y, class_names=np.array(FASHION_CLASSES))
-    write_atomically(path, buffer.getvalue())
+    write_whole(path, buffer.getvalue(), overwrite=True)
 
 
 def _program() -> str | None:
@@ -179,12 +179,14 @@ def _collect(work: Path, training: dict[str, Any], reused: bool, commands: list[
 
 
 def _write_results(results: dict[str, Any], folder: Path) -> None:
-    from vogcore._checkpoint import write_atomically
+    from vogcore._paths import write_whole
 
     folder.mkdir(parents=True, exist_ok=True)
     report = markdown_report(results)
-    write_atomically(folder / "fashion_mnist.json", (json.dumps(results, indent=1, allow_nan=False) + "\n").encode())
-    write_atomically(folder / "fashion_mnist.md", report.encode())
+    write_whole(
+        folder / "fashion_mnist.json", (json.dumps(results, indent=1, allow_nan=False) + "\n").encode(), overwrite=True
+    )
+    write_whole(folder / "fashion_mnist.md", report.encode(), overwrite=True)
     print(report)
     print(f"Written to {folder}.")
 

@@ -7,7 +7,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from vogcore._checkpoint import checkpoint_metadata, save_checkpoint, write_atomically
+from vogcore._checkpoint import checkpoint_metadata, save_checkpoint
+from vogcore._paths import write_whole
 from vogcore.errors import SettingsError, StoreError
 
 
@@ -56,8 +57,8 @@ def test_a_full_disk_leaves_the_old_file_and_no_partial_one(tmp_path, monkeypatc
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(StoreError, match=r"m\.onnx: No space left on device"):
-        write_atomically(path, b"new")
+    with pytest.raises(StoreError, match=r"m\.onnx: the disk is full"):
+        write_whole(path, b"new", overwrite=True)
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
 
@@ -68,5 +69,5 @@ def test_an_interrupt_leaves_no_partial_file(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "replace", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        write_atomically(tmp_path / "m.onnx", b"new")
+        write_whole(tmp_path / "m.onnx", b"new", overwrite=True)
     assert list(tmp_path.iterdir()) == []

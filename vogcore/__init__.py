@@ -6,7 +6,9 @@ score files never loads a compiler or an inference engine.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from vogcore._lazy import lazy
 
 if TYPE_CHECKING:
     from vogcore.autodiff.transform import gradient_model as gradient_model
@@ -33,16 +35,4 @@ _HOME = {
 
 __all__ = [*sorted(_HOME), "__version__"]
 
-
-def __getattr__(name: str) -> Any:
-    if name in _HOME:
-        from importlib import import_module
-
-        value = getattr(import_module(_HOME[name]), name)
-        globals()[name] = value
-        return value
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy(__name__, _HOME)

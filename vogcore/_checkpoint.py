@@ -12,16 +12,16 @@ step, epoch and classes in the same three entries of ``metadata_props``:
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from vogcore.errors import ModelError, SettingsError, StoreError
+from vogcore._paths import write_whole
+from vogcore.errors import ModelError, SettingsError
 
-__all__ = ["CLASS_NAMES_KEY", "EPOCH_KEY", "STEP_KEY", "checkpoint_metadata", "save_checkpoint", "write_atomically"]
+__all__ = ["CLASS_NAMES_KEY", "EPOCH_KEY", "STEP_KEY", "checkpoint_metadata", "save_checkpoint"]
 
 STEP_KEY = "vogcore.step"
 EPOCH_KEY = "vogcore.epoch"
@@ -76,29 +76,5 @@ def save_checkpoint(model: Any, path: str | os.PathLike[str], metadata: dict[str
         raise ModelError(
             f"The checkpoint {path.name} cannot be written as one ONNX file (protobuf holds at most 2 GiB): {error}"
         ) from error
-    write_atomically(path, image)
+    write_whole(path, image, overwrite=True)
     return path
-
-
-def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
-    """Write a file that is either complete under its name or not there (a kill leaves at most a ``.partial`` file).
-
-    Raises:
-        StoreError: the folder is missing or not writable, or the disk is full; nothing is left behind.
-    """
-    path = Path(path)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        try:
-            with partial.open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(partial, path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                partial.unlink()
-            raise
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise StoreError(f"Cannot write {path}: {reason}; choose a writable folder with enough space.") from error

@@ -126,5 +126,5 @@ def test_the_checkpoint_declares_what_scoring_relies_on(tmp_path):
 
 
 def test_a_missing_folder_is_named(tmp_path):
-    with pytest.raises(StoreError, match=r"nowhere.*No such file"):
+    with pytest.raises(StoreError, match=r"nowhere.*the folder does not exist"):
         export_network(Network(0), tmp_path / "nowhere" / "net.onnx")

@@ -12,8 +12,9 @@ import h5py
 import numpy as np
 import pytest
 
+from vogcore import _paths
 from vogcore.errors import OutputExistsError, StoreError
-from vogcore.store import _paths, check_output, open_scores
+from vogcore.store import check_output, open_scores
 
 
 @pytest.fixture
@@ -316,7 +317,8 @@ def test_a_full_disk_leaves_the_old_file_and_nothing_else(saved, make_scores, ru
 
 KILLED = """
 import os, sys, time
-from vogcore.store import _paths, open_scores
+from vogcore import _paths
+from vogcore.store import open_scores
 scores = open_scores(sys.argv[1])
 def wait(descriptor):
     print("syncing", flush=True)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from vogcore._lazy import lazy
 
 if TYPE_CHECKING:
     from vogcore.autodiff.transform import gradient_model as gradient_model
@@ -15,10 +17,4 @@ OF = ("logit", "probability", "log-probability", "loss", "margin", "centred-logi
 
 _HOME = {"gradient_model": "vogcore.autodiff.transform", "vjp_model": "vogcore.autodiff.transform"}
 
-
-def __getattr__(name: str) -> Any:
-    if name in _HOME:
-        from importlib import import_module
-
-        return getattr(import_module(_HOME[name]), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__, __dir__ = lazy(__name__, _HOME)

@@ -6,8 +6,9 @@ and writes one ONNX checkpoint per epoch. It needs neither a network connection 
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from vogcore._lazy import lazy
 
 if TYPE_CHECKING:
     from vogcore.demo.digits import CLASS_NAMES, load_digits
@@ -27,22 +28,14 @@ __all__ = [
 ]
 
 _HOME = {
-    "train": "training",
-    "DemoRun": "training",
-    "EpochResult": "training",
-    "load_digits": "digits",
-    "CLASS_NAMES": "digits",
-    "Network": "network",
-    "Adam": "network",
-    "export_network": "export",
+    "train": "vogcore.demo.training",
+    "DemoRun": "vogcore.demo.training",
+    "EpochResult": "vogcore.demo.training",
+    "load_digits": "vogcore.demo.digits",
+    "CLASS_NAMES": "vogcore.demo.digits",
+    "Network": "vogcore.demo.network",
+    "Adam": "vogcore.demo.network",
+    "export_network": "vogcore.demo.export",
 }
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = lazy(__name__, _HOME)

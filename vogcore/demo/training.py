@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from vogcore._checkpoint import write_atomically
+from vogcore._paths import write_whole
 from vogcore.demo.digits import CLASS_NAMES, MAXIMUM, load_digits
 from vogcore.demo.export import export_network
 from vogcore.demo.network import Adam, Network
@@ -211,4 +211,4 @@ def _accuracy(network: Network, x: npt.NDArray[np.float32], y: npt.NDArray[np.in
 def _save_npz(path: Path, **arrays: npt.NDArray) -> None:
     buffer = io.BytesIO()
     np.savez(buffer, allow_pickle=False, **arrays)
-    write_atomically(path, buffer.getvalue())
+    write_whole(path, buffer.getvalue(), overwrite=True)

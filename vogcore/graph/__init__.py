@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from vogcore._lazy import lazy
 
 if TYPE_CHECKING:
     from vogcore.graph.batch_axis import dynamic_batch as dynamic_batch
@@ -19,12 +21,4 @@ _HOME = {
     "weights_digest": "vogcore.graph.load",
 }
 
-
-def __getattr__(name: str) -> Any:
-    if name in _HOME:
-        from importlib import import_module
-
-        value = getattr(import_module(_HOME[name]), name)
-        globals()[name] = value
-        return value
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__, __dir__ = lazy(__name__, _HOME)

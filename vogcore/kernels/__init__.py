@@ -6,8 +6,9 @@ use, so that importing this package does not import Numba.
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from vogcore._lazy import lazy
 
 if TYPE_CHECKING:
     from vogcore.kernels.dispatch import (
@@ -36,12 +37,4 @@ __all__ = [
     "update_moments",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module("vogcore.kernels.dispatch"), name)
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = lazy(__name__, dict.fromkeys(__all__, "vogcore.kernels.dispatch"))

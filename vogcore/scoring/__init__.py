@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from vogcore._lazy import lazy
 
 if TYPE_CHECKING:
     from vogcore.scoring.api import score as score
@@ -17,10 +19,4 @@ _HOME = {
     "score_gradients": "vogcore.scoring.api",
 }
 
-
-def __getattr__(name: str) -> Any:
-    if name in _HOME:
-        from importlib import import_module
-
-        return getattr(import_module(_HOME[name]), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__, __dir__ = lazy(__name__, _HOME)

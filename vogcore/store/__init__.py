@@ -5,8 +5,9 @@ Names are resolved on first use, so that importing this package does not load h5
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from vogcore._lazy import lazy
 
 if TYPE_CHECKING:
     from vogcore.store.archive import GradientArchive, GradientWriter, open_gradients
@@ -33,20 +34,7 @@ __all__ = [
     "open_scores",
 ]
 
-_MODULES = {
-    "GradientArchive": "vogcore.store.archive",
-    "GradientWriter": "vogcore.store.archive",
-    "open_gradients": "vogcore.store.archive",
-}
+_ARCHIVE = ("GradientArchive", "GradientWriter", "open_gradients")
+_HOME = {name: f"vogcore.store.{'archive' if name in _ARCHIVE else 'scores'}" for name in __all__}
 
-
-def __getattr__(name: str) -> Any:
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(_MODULES.get(name, "vogcore.store.scores")), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = lazy(__name__, _HOME)

@@ -14,8 +14,8 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
+from vogcore._paths import reason
 from vogcore.errors import StoreError
-from vogcore.store._paths import reason
 from vogcore.store.schema import FORMAT_MAJOR, FORMAT_VERSION, GRADIENTS_FORMAT, SCORES_FORMAT
 
 __all__ = ["Reader", "encode_strings", "to_json", "write_header"]

@@ -13,6 +13,7 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
+from vogcore._paths import check_output, publish, reason, sync_file
 from vogcore.errors import GradientError, OutputExistsError, SettingsError, StoreError
 from vogcore.store._blocks import (
     BFLOAT16,
@@ -26,7 +27,6 @@ from vogcore.store._blocks import (
 )
 from vogcore.store._disk import Disk
 from vogcore.store._hdf5 import encode_strings, write_header
-from vogcore.store._paths import check_output, publish, reason, sync_file
 from vogcore.store._tables import example_tables, write_checkpoints, write_classes, write_examples
 from vogcore.store.schema import GRADIENTS_FORMAT
 from vogcore.store.scores import CheckpointInfo, now, version

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 import numpy as np
 import numpy.typing as npt
 
+from vogcore._paths import check_output
 from vogcore.errors import SettingsError, VogcoreError
-from vogcore.store._paths import check_output
 from vogcore.store.schema import ALL, EASIER, HARDER, MEASURED, NOT_MEASURED, SCORE_NAMES
 
 if TYPE_CHECKING:
@@ -366,7 +366,7 @@ class Scores:
             OutputExistsError: the file exists and ``overwrite`` is False.
             StoreError: the folder is missing or not writable, the disk is full, or the arrays do not fit together.
         """
-        from vogcore.store._paths import write_whole
+        from vogcore._paths import write_whole
         from vogcore.store._score_file import to_image
 
         check_output(path, overwrite)
