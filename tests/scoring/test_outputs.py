@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 
 import vogcore
+from vogcore import _paths
 from vogcore.errors import OutputExistsError, SettingsError, StoreError
 from vogcore.store import open_gradients
 
@@ -152,6 +154,7 @@ FULL = """
 import resource, signal, sys
 import numpy as np
 import vogcore
+from vogcore import _paths
 from vogcore.errors import StoreError
 what, folder = sys.argv[1:]
 g = np.random.default_rng(0).standard_normal((3, 2000, 40)).astype(np.float32)
@@ -181,6 +184,7 @@ FULL_ARCHIVE = """
 import resource, signal, sys
 import numpy as np
 import vogcore
+from vogcore import _paths
 from vogcore.errors import StoreError
 folder, checkpoints = sys.argv[1:]
 x = np.random.default_rng(0).standard_normal((4000, 12)).astype(np.float32)
@@ -209,6 +213,7 @@ SLOW = """
 import sys, time
 import numpy as np
 import vogcore
+from vogcore import _paths
 folder, checkpoints = sys.argv[1:]
 
 class Progress:
@@ -243,7 +248,8 @@ def test_a_kill_in_the_middle_leaves_no_file_under_a_final_name(tmp_path):
         open_gradients(tmp_path / "out" / "g.h5.partial")
 
 
-def test_a_file_that_appears_during_the_run_is_not_replaced(tmp_path):
+def test_a_file_that_appears_during_the_run_is_not_replaced(tmp_path, tmp_path_factory, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path_factory.mktemp("spare")))  # where the scores are kept then
     out = tmp_path / "s.h5"
 
     class Rival(Interrupt):
@@ -263,3 +269,37 @@ def test_timings_are_those_of_the_run(tmp_path):
     assert {"sessions", "data", "gradients", "kernels", "storage", "total"} <= set(scores.timings)
     parts = sum(seconds for name, seconds in scores.timings.items() if name != "total")
     assert 0 < parts <= scores.timings["total"] <= wall
+
+
+def test_scores_that_cannot_be_written_in_the_end_are_kept_elsewhere(tmp_path, monkeypatch):
+    out, spare = tmp_path / "out" / "s.h5", tmp_path / "spare"
+    out.parent.mkdir()
+    spare.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(spare))
+    write = _paths.write_whole
+
+    def full(path, content, overwrite):
+        if Path(path) == out:
+            raise StoreError(f"Cannot write {path}: the disk is full.")
+        write(path, content, overwrite)
+
+    monkeypatch.setattr(_paths, "write_whole", full)
+    with pytest.raises(StoreError, match="the disk is full; the scores are kept in ") as caught:
+        vogcore.score(mlps(3), X, Y, out=out)
+    (kept,) = spare.rglob("*.h5")
+    assert str(kept) in str(caught.value)
+    monkeypatch.undo()
+    np.testing.assert_array_equal(vogcore.open_scores(kept).vog, vogcore.score(mlps(3), X, Y).vog)
+    assert list(out.parent.iterdir()) == []
+
+
+def test_no_empty_folder_is_left_where_scores_can_be_kept_nowhere(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+
+    def full(path, content, overwrite):
+        raise StoreError(f"Cannot write {path}: the disk is full.")
+
+    monkeypatch.setattr(_paths, "write_whole", full)
+    with pytest.raises(StoreError, match=r"s\.h5: the disk is full\.$"):
+        vogcore.score(mlps(3), X, Y, out=tmp_path / "s.h5")
+    assert list(tmp_path.iterdir()) == []

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
+import tempfile
 import warnings
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -12,7 +14,7 @@ import numpy as np
 
 from vogcore import kernels
 from vogcore.data import Preprocess, open_source
-from vogcore.errors import VogcoreWarning
+from vogcore.errors import StoreError, VogcoreWarning
 from vogcore.runtime import choose_provider
 from vogcore.scoring.assemble import Run, assemble
 from vogcore.scoring.checkpoints import Checkpoints, find_checkpoints
@@ -117,7 +119,8 @@ def score(
 
     Raises:
         VogcoreError: one of its kinds, with one sentence that says what is wrong and where. Nothing half-written is
-            left at ``out``.
+            left at ``out``; scores that cannot be written there in the end go to the temporary folder, and the
+            message says so.
     """
     settings = Settings(
         of=of,
@@ -381,6 +384,23 @@ def _finish(
     if out is not None:
         scores.timings = clock.total()  # what the file itself cost cannot be in the file
         with clock.time("storage"):
-            scores.save(out, overwrite=overwrite)
+            _save(scores, out, overwrite)
     scores.timings = clock.total()
     return scores
+
+
+def _save(scores: Scores, out: str | os.PathLike[str], overwrite: bool) -> None:
+    """Write the score file; where that fails after all, hours of work go to the temporary folder instead of nowhere."""
+    try:
+        scores.save(out, overwrite=overwrite)
+    except StoreError as error:
+        folder = None
+        try:
+            folder = tempfile.mkdtemp(prefix="vogcore-scores-")
+            scores.save(os.path.join(folder, "scores.h5"))
+        except (OSError, StoreError):
+            if folder is not None:
+                shutil.rmtree(folder, ignore_errors=True)
+            raise error from None
+        error.args = (f"{str(error).rstrip('.')}; the scores are kept in {scores.path}, move them from there.",)
+        raise
