@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import onnx_ir as ir
 
-from vogcore.autodiff.registry import RULES, Call, inputs_with_gradient, outputs_with_gradient, qualified_name
+from vogcore.autodiff.registry import RULES, Call, Options, inputs_with_gradient, outputs_with_gradient, qualified_name
 from vogcore.errors import ModelError, UnsupportedOpError
 from vogcore.graph.emit import Emitter
 from vogcore.graph.prepare import node_name
@@ -34,7 +34,10 @@ def path_nodes(graph: ir.Graph, sources: Sequence[ir.Value], sinks: Sequence[ir.
 
 
 def backward(
-    emit: Emitter, seeds: Mapping[ir.Value, ir.Value], sources: Sequence[ir.Value]
+    emit: Emitter,
+    seeds: Mapping[ir.Value, ir.Value],
+    sources: Sequence[ir.Value],
+    options: Options = Options(),  # noqa: B008 - frozen
 ) -> dict[ir.Value, ir.Value]:
     """Append the reverse sweep from ``seeds`` to ``sources``.
 
@@ -45,6 +48,7 @@ def backward(
         emit: emitter on the forward graph.
         seeds: output -> its cotangent, of the same shape.
         sources: the values whose cotangents are wanted.
+        options: what rules may depend on.
 
     Returns:
         source -> cotangent, of the same shape and type.
@@ -70,7 +74,7 @@ def backward(
             continue
         emit.scope = f"vogcore/{node_name(node)}"
         entry = RULES[qualified_name(node)]
-        call = Call(node, emit, cotangents, wanted)
+        call = Call(node, emit, cotangents, wanted, options)
         if not entry.all_outputs and any(cotangent is not None for cotangent in cotangents[1:]):
             raise call.unsupported("an output other than its first lies between the input and the logits")
         results = [*entry.function(call)]

@@ -23,6 +23,7 @@ __all__ = [
     "NO_GRADIENT",
     "RULES",
     "Call",
+    "Options",
     "Rule",
     "inputs_with_gradient",
     "outputs_with_gradient",
@@ -31,6 +32,16 @@ __all__ = [
 ]
 
 Cotangents: TypeAlias = "Sequence[ir.Value | None]"
+
+
+@dataclass(frozen=True)
+class Options:
+    """Choices that a rule may depend on."""
+
+    lowering: str = "cpu"
+    """Which formulation rules emit where they have several: "cpu" or "cuda", the provider that it is fast on."""
+    straight_through: bool = False
+    """Let gradients pass through rounding to integers (QuantizeLinear) as if it were not there."""
 
 
 @dataclass
@@ -43,6 +54,7 @@ class Call:
     """Cotangent of every output; None where nothing downstream depends on that output."""
     wanted: tuple[bool, ...]
     """For every input: does its cotangent have to be computed?"""
+    options: Options = Options()
 
     @property
     def dy(self) -> ir.Value:

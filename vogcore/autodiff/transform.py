@@ -8,9 +8,10 @@ import onnx
 import onnx_ir as ir
 import onnx_ir.passes.common as passes
 
-from vogcore.autodiff import OF, head
+from vogcore.autodiff import LOWERINGS, OF, head
 from vogcore.autodiff import rules as _rules  # noqa: F401 - fills the table
 from vogcore.autodiff.backward import backward
+from vogcore.autodiff.registry import Options
 from vogcore.errors import ModelError, SettingsError
 from vogcore.graph.emit import Emitter
 from vogcore.graph.load import ModelLike, load_model, naming
@@ -25,7 +26,13 @@ COTANGENT = "vogcore_cotangent"
 
 
 def gradient_model(
-    model: ModelLike, *, of: str = "logit", wrt: str | None = None, output: str | None = None
+    model: ModelLike,
+    *,
+    of: str = "logit",
+    wrt: str | None = None,
+    output: str | None = None,
+    lowering: str = "cpu",
+    straight_through: bool = False,
 ) -> onnx.ModelProto:
     """Turn a forward ONNX classifier into a model that also computes the input gradient.
 
@@ -41,6 +48,11 @@ def gradient_model(
         wrt: name of the float tensor to differentiate with respect to; by default the model's only input. Any
             floating-point value in the graph will do, an embedding's output for example.
         output: name of the output that holds the class scores, where the model has several.
+        lowering: ``"cpu"`` or ``"cuda"``, the execution provider that the formulation of the gradient is chosen for;
+            the values are the same to rounding.
+        straight_through: let gradients pass through quantisation as if it did not round (the straight-through
+            estimator, Bengio, Leonard & Courville 2013); without it a quantised model is refused, because its true
+            gradient is zero.
 
     Returns:
         A model with the inputs of ``model`` plus ``vogcore_target`` (N,) int64, and two outputs: the logits (N, C),
@@ -50,10 +62,11 @@ def gradient_model(
     Raises:
         ModelError: the model cannot be read, is in training mode, or leaves a choice open that must be made.
         UnsupportedOpError: an operator between ``wrt`` and the logits has no gradient rule.
-        SettingsError: ``of`` is not one of the above.
+        SettingsError: ``of`` or ``lowering`` is not one of the above.
     """
     if of not in OF:
         raise SettingsError(f"of={of!r} is not known; choose one of {', '.join(OF)}.")
+    options = _options(lowering, straight_through)
     with naming(model):
         prepared = prepare(load_model(model))
         graph = prepared.graph
@@ -67,7 +80,7 @@ def gradient_model(
         )
         graph.inputs.append(target)
         cotangent = head.seed(emit, of, logits, target)
-        gradient = backward(emit, {logits: cotangent}, [source])[source]
+        gradient = backward(emit, {logits: cotangent}, [source], options)[source]
         outputs = [logits, _output(emit, gradient, source, GRADIENT)]
         result = _finish(prepared, outputs)
     props = {OF_KEY: of, WRT_KEY: source.name or "", LOGITS_KEY: logits.name or ""}
@@ -75,13 +88,21 @@ def gradient_model(
     return result
 
 
-def vjp_model(model: ModelLike, wrt: Sequence[str], output: str | None = None) -> onnx.ModelProto:
+def vjp_model(
+    model: ModelLike,
+    wrt: Sequence[str],
+    output: str | None = None,
+    *,
+    lowering: str = "cpu",
+    straight_through: bool = False,
+) -> onnx.ModelProto:
     """Vector-Jacobian products of any graph: the caller supplies the cotangent of an output.
 
     Args:
         model: path, bytes or proto of any ONNX model.
         wrt: names of the float tensors to differentiate with respect to.
         output: name of the output; by default the first one.
+        lowering, straight_through: as for :func:`gradient_model`.
 
     Returns:
         A model with the inputs of ``model`` plus ``vogcore_cotangent`` (shape and type of the output), and as outputs
@@ -90,6 +111,7 @@ def vjp_model(model: ModelLike, wrt: Sequence[str], output: str | None = None) -
     Raises:
         ModelError, UnsupportedOpError: as for :func:`gradient_model`.
     """
+    options = _options(lowering, straight_through)
     with naming(model):
         prepared = prepare(load_model(model))
         graph = prepared.graph
@@ -101,10 +123,16 @@ def vjp_model(model: ModelLike, wrt: Sequence[str], output: str | None = None) -
         emit = Emitter(graph)
         cotangent = ir.Value(name=COTANGENT, shape=chosen.shape, type=chosen.type)
         graph.inputs.append(cotangent)
-        gradients = backward(emit, {chosen: cotangent}, sources)
+        gradients = backward(emit, {chosen: cotangent}, sources, options)
         outputs = [chosen]
         outputs += [_output(emit, gradients[s], s, f"{GRADIENT}_{i}") for i, s in enumerate(sources)]
         return _finish(prepared, outputs)
+
+
+def _options(lowering: str, straight_through: bool) -> Options:
+    if lowering not in LOWERINGS:
+        raise SettingsError(f"lowering={lowering!r} is not known; choose one of {', '.join(LOWERINGS)}.")
+    return Options(lowering, straight_through)
 
 
 def _choose_source(graph: ir.Graph, wrt: str | None) -> ir.Value:
