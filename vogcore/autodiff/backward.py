@@ -6,7 +6,15 @@ from collections.abc import Mapping, Sequence
 
 import onnx_ir as ir
 
-from vogcore.autodiff.registry import RULES, Call, Options, inputs_with_gradient, outputs_with_gradient, qualified_name
+from vogcore.autodiff.registry import (
+    EXPLAINED,
+    RULES,
+    Call,
+    Options,
+    inputs_with_gradient,
+    outputs_with_gradient,
+    qualified_name,
+)
 from vogcore.errors import ModelError, UnsupportedOpError
 from vogcore.graph.emit import Emitter
 from vogcore.graph.prepare import node_name
@@ -158,6 +166,8 @@ def _require_rules(path: Sequence[ir.Node]) -> None:
         return
     node = unknown[0]
     op, name = qualified_name(node), node_name(node)
+    if op in EXPLAINED:
+        raise UnsupportedOpError(f"{op} node {name!r} cannot be differentiated: {EXPLAINED[op]}.", op=op, node=name)
     others = sorted({qualified_name(other) for other in unknown} - {op})
     also = f" (also without a rule in this model: {', '.join(others)})" if others else ""
     raise UnsupportedOpError(

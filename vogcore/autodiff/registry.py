@@ -20,6 +20,7 @@ from vogcore.graph.prepare import node_name
 from vogcore.graph.shapes import constant, is_float, rank
 
 __all__ = [
+    "EXPLAINED",
     "NO_GRADIENT",
     "RULES",
     "Call",
@@ -134,7 +135,8 @@ NO_GRADIENT: frozenset[str] = frozenset(
         "Constant", "ConstantOfShape", "Equal", "EyeLike", "Floor", "Greater", "GreaterOrEqual", "IsInf",
         "IsNaN", "Less", "LessOrEqual", "Multinomial", "NonZero", "Not", "OneHot", "Or", "RandomNormal",
         "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Range", "Round", "Shape", "Sign", "Size",
-        "Unique", "Xor"
+        "Unique", "Xor", "ai.onnx.ml.Binarizer", "ai.onnx.ml.CategoryMapper", "ai.onnx.ml.LabelEncoder",
+        "ai.onnx.ml.OneHotEncoder"
     }
 )  # fmt: skip
 """Operators whose output does not change with a small change of a floating-point input."""
@@ -147,6 +149,22 @@ the type to cast to, the ratio of a Dropout in evaluation mode."""
 _ROUNDS_TO_INTEGER = {"QuantizeLinear", "DynamicQuantizeLinear"}
 """Operators whose integer output still stands for the real numbers that went in. Their derivative is zero, but taking
 it so would lose the whole model behind them without a word; so they count as unknown."""
+
+
+_TREES = "the gradient of a tree ensemble is zero everywhere, so there is nothing to score"
+_SVM = "only its decision values are covered; export it without probabilities, and a one-class machine not at all"
+_LINEAR = "post_transform PROBIT and a classifier without intercepts are not covered"
+EXPLAINED = {
+    "ai.onnx.ml.LinearClassifier": _LINEAR,
+    "ai.onnx.ml.LinearRegressor": _LINEAR,
+    "ai.onnx.ml.SVMClassifier": _SVM,
+    "ai.onnx.ml.SVMRegressor": _SVM,
+    "ai.onnx.ml.TreeEnsemble": _TREES,
+    "ai.onnx.ml.TreeEnsembleClassifier": _TREES,
+    "ai.onnx.ml.TreeEnsembleRegressor": _TREES,
+}
+"""Why an operator has no rule, where there is more to say than that. Operators of ai.onnx.ml that can be written in the
+default domain have been by now (:mod:`vogcore.graph.ml`)."""
 
 
 def rule(*ops: str, broadcasts: bool = False, all_outputs: bool = False) -> Callable[[RuleFunction], RuleFunction]:

@@ -2,7 +2,8 @@
 
 Requires: a model that :func:`vogcore.graph.load.load_model` accepts.
 Ensures: default-domain opset of at least 18; no local functions, no Constant nodes, no initializers among the inputs,
-no nodes that the outputs do not need; shapes inferred as far as ONNX can; evaluation mode.
+no nodes that the outputs do not need; no operators of ai.onnx.ml that the default domain can express; shapes inferred
+as far as ONNX can; evaluation mode.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import onnx_ir.passes.common as passes
 from onnx import shape_inference, version_converter
 
 from vogcore.errors import ModelError
+from vogcore.graph.ml import lower_ml, without_maps
 from vogcore.graph.shapes import constant
 
 __all__ = ["MINIMUM_OPSET", "node_name", "prepare"]
@@ -41,9 +43,11 @@ def prepare(model: onnx.ModelProto) -> ir.Model:
         ModelError: the opset cannot be raised to 18, or a node was left in training mode.
     """
     # Functions first: the version converter would drop their bodies.
-    model = ir.to_proto(_simplified(ir.from_proto(model)))
+    model = ir.to_proto(_simplified(ir.from_proto(without_maps(model))))
     model = _infer_shapes(_raise_opset(model))
     result = _simplified(ir.from_proto(model))  # the converter writes Constant nodes
+    if lower_ml(result.graph):
+        result = ir.from_proto(_infer_shapes(ir.to_proto(result)))
     passes.RemoveUnusedNodesPass()(result)
     return result
 
