@@ -18,6 +18,7 @@ from vogcore.graph.load import ModelLike, load_model, naming
 from vogcore.graph.logits import find_logits, flatten_classes
 from vogcore.graph.names import GRADIENT, LOGITS_KEY, OF_KEY, TARGET, WRT_KEY
 from vogcore.graph.prepare import prepare
+from vogcore.graph.quantise import write_qdq
 from vogcore.graph.shapes import is_float
 
 __all__ = ["gradient_model", "vjp_model"]
@@ -70,6 +71,8 @@ def gradient_model(
     with naming(model):
         prepared = prepare(load_model(model))
         graph = prepared.graph
+        if straight_through:
+            write_qdq(graph)
         _refuse_taken_names(graph, (TARGET, GRADIENT))
         source = _choose_source(graph, wrt)
         found = find_logits(graph, output)
@@ -115,6 +118,8 @@ def vjp_model(
     with naming(model):
         prepared = prepare(load_model(model))
         graph = prepared.graph
+        if straight_through:
+            write_qdq(graph)
         sources = [_choose_source(graph, name) for name in wrt]
         chosen = next((value for value in graph.outputs if output is None or value.name == output), None)
         if chosen is None:

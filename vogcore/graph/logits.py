@@ -17,8 +17,10 @@ from vogcore.graph.shapes import dims, is_float, rank
 
 __all__ = ["Head", "choose_output", "find_logits", "logits_model"]
 
-# Ops between a softmax and the output that move or rename numbers without changing them.
-_TRANSPARENT = {"Identity", "Cast", "Dropout", "Reshape", "Flatten", "Squeeze", "Unsqueeze"}
+# Ops between a softmax and the output that move or rename numbers, or round them.
+_TRANSPARENT = {
+    "Identity", "Cast", "Dropout", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "QuantizeLinear", "DequantizeLinear",
+}  # fmt: skip
 
 
 class Head(NamedTuple):
