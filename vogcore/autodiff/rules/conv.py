@@ -39,7 +39,7 @@ def transposed(call: Call, dy: ir.Value, weight: ir.Value, geometry: Window, gro
         return emit.op("ConvTranspose", dy, weight, pads=geometry.pads, output_padding=rest, **common)
     full = emit.op("ConvTranspose", dy, weight, **common)
     spatial = emit.op("Slice", emit.shape(like), emit.ints(2), emit.ints(END))
-    reached = emit.op("Slice", emit.op("Shape", full), emit.ints(2), emit.ints(END))
+    reached = emit.op("Slice", emit.typed(ir.DataType.INT64, "Shape", full), emit.ints(2), emit.ints(END))
     begin, end = emit.ints(*geometry.begin), emit.ints(*geometry.end)
     padded = emit.op("Add", emit.op("Add", spatial, begin), end)
     missing = emit.op("Concat", emit.ints(*[0] * n), emit.op("Sub", padded, reached), axis=0)

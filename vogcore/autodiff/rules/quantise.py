@@ -16,8 +16,6 @@ import onnx_ir as ir
 from vogcore.autodiff.registry import Call, Cotangents, rule
 from vogcore.graph.shapes import rank, static_dims
 
-_HALF = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
-
 
 def _wide(value: ir.Value) -> ir.DataType:
     """Type in which a scale and what it scales are multiplied."""
@@ -100,5 +98,5 @@ def dequantize_linear(call: Call) -> Cotangents:
         kept = call.attribute("axis", 1) % n if rank(scale) and math.prod(static_dims(scale) or (0,)) != 1 else None
         axes = [axis for axis in range(n) if axis != kept]
         total = emit.op("ReduceSum", parts, emit.ints(*axes), keepdims=0) if axes else parts
-        dscale = emit.cast(emit.reshape_like(total, scale), scale.dtype or wide)
+        dscale = emit.reshape_like(emit.cast(total, scale.dtype or wide), scale)
     return [dx, dscale]
