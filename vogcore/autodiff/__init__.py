@@ -10,10 +10,13 @@ if TYPE_CHECKING:
     from vogcore.autodiff.transform import gradient_model as gradient_model
     from vogcore.autodiff.transform import vjp_model as vjp_model
 
-__all__ = ["LOWERINGS", "OF", "gradient_model", "vjp_model"]
+__all__ = ["CHANNELS", "LOWERINGS", "OF", "gradient_model", "vjp_model"]
 
 OF = ("logit", "probability", "log-probability", "loss", "margin", "centred-logit")
 """What can be differentiated; see :func:`vogcore.gradient_model`."""
+
+CHANNELS = ("none", "mean")
+"""What a gradient graph can do with the channels of the gradient."""
 
 LOWERINGS = ("cpu", "cuda")
 """Execution providers that a gradient graph can be formulated for."""

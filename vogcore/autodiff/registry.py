@@ -56,6 +56,8 @@ class Options:
     """Which formulation rules emit where they have several: "cpu" or "cuda", the provider that it is fast on."""
     straight_through: bool = False
     """Let gradients pass through rounding to integers (QuantizeLinear) as if it were not there."""
+    averaged: ir.Value | None = None
+    """An image (N, C, ...) with one use, whose cotangent may be given averaged over the channels, (N, 1, ...)."""
 
 
 @dataclass

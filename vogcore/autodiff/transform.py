@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import onnx
 import onnx_ir as ir
 import onnx_ir.passes.common as passes
 
-from vogcore.autodiff import LOWERINGS, OF, head
+from vogcore.autodiff import CHANNELS, LOWERINGS, OF, head
 from vogcore.autodiff import rules as _rules  # noqa: F401 - fills the table
 from vogcore.autodiff.backward import backward
 from vogcore.autodiff.registry import Options
 from vogcore.errors import ModelError, SettingsError
 from vogcore.graph.emit import Emitter
+from vogcore.graph.gelu import write_gelu_out
 from vogcore.graph.load import ModelLike, load_model, naming
 from vogcore.graph.logits import find_logits, flatten_classes
-from vogcore.graph.names import GRADIENT, LOGITS_KEY, OF_KEY, TARGET, WRT_KEY
+from vogcore.graph.names import CHANNELS_KEY, GRADIENT, LOGITS_KEY, OF_KEY, TARGET, WRT_KEY
 from vogcore.graph.prepare import prepare
-from vogcore.graph.shapes import is_float
+from vogcore.graph.shapes import dims, is_float
+from vogcore.graph.simplify import simplify
 
 __all__ = ["gradient_model", "vjp_model"]
 
@@ -33,6 +36,8 @@ def gradient_model(
     output: str | None = None,
     lowering: str = "cpu",
     straight_through: bool = False,
+    channels: str = "none",
+    channel_axis: int | None = None,
 ) -> onnx.ModelProto:
     """Turn a forward ONNX classifier into a model that also computes the input gradient.
 
@@ -53,20 +58,28 @@ def gradient_model(
         straight_through: let gradients pass through quantisation as if it did not round (the straight-through
             estimator, Bengio, Leonard & Courville 2013); without it a quantised model is refused, because its true
             gradient is zero.
+        channels: ``"none"``, or ``"mean"`` for the signed mean of the gradient over its channels, which is all that the
+            score needs; where the first operator is a convolution it costs less than the whole gradient.
+        channel_axis: axis of the channels for ``channels="mean"``; by default axis 1 or else the last axis of a tensor
+            of rank 4, whichever is at most 4 long.
 
     Returns:
         A model with the inputs of ``model`` plus ``vogcore_target`` (N,) int64, and two outputs: the logits (N, C),
-        under the name they have in ``model``, and ``vogcore_gradient``, with the shape and type of ``wrt``. Its
-        ``metadata_props`` record ``vogcore.of``, ``vogcore.wrt`` and ``vogcore.logits``.
+        under the name they have in ``model``, and ``vogcore_gradient``, with the shape and type of ``wrt``, without the
+        channel axis for ``channels="mean"``. Its ``metadata_props`` record ``vogcore.of``, ``vogcore.wrt``,
+        ``vogcore.logits`` and ``vogcore.channels``.
 
     Raises:
         ModelError: the model cannot be read, is in training mode, or leaves a choice open that must be made.
         UnsupportedOpError: an operator between ``wrt`` and the logits has no gradient rule.
-        SettingsError: ``of`` or ``lowering`` is not one of the above.
+        SettingsError: ``of``, ``lowering`` or ``channels`` is not one of the above, or ``wrt`` has no such channel
+            axis.
     """
     if of not in OF:
         raise SettingsError(f"of={of!r} is not known; choose one of {', '.join(OF)}.")
     options = _options(lowering, straight_through)
+    if channels not in CHANNELS:
+        raise SettingsError(f"channels={channels!r} is not known; choose one of {', '.join(CHANNELS)}.")
     with naming(model):
         prepared = prepare(load_model(model))
         graph = prepared.graph
@@ -74,16 +87,22 @@ def gradient_model(
         source = _choose_source(graph, wrt)
         found = find_logits(graph, output)
         emit = Emitter(graph, cpu=lowering == "cpu")
+        simplify(emit, [source, found.logits])
         logits = flatten_classes(emit, found.logits)
         target = ir.Value(
             name=TARGET, shape=ir.Shape([_batch(logits) or _batch(source)]), type=ir.TensorType(ir.DataType.INT64)
         )
         graph.inputs.append(target)
         cotangent = head.seed(emit, of, logits, target)
+        axis = _channel_axis(source, channel_axis) if channels == "mean" else None
+        if axis == 1 and _is_read_by_one_convolution(source):
+            options = replace(options, averaged=source)
         gradient = backward(emit, {logits: cotangent}, [source], options)[source]
-        outputs = [logits, _output(emit, gradient, source, GRADIENT)]
-        result = _finish(prepared, outputs)
-    props = {OF_KEY: of, WRT_KEY: source.name or "", LOGITS_KEY: logits.name or ""}
+        if axis is not None:
+            gradient = _mean_over(emit, gradient, axis)
+        outputs = [logits, _output(emit, gradient, gradient if channels == "mean" else source, GRADIENT)]
+        result = _finish(prepared, outputs, emit)
+    props = {OF_KEY: of, WRT_KEY: source.name or "", LOGITS_KEY: logits.name or "", CHANNELS_KEY: channels}
     onnx.helper.set_model_props(result, {**{p.key: p.value for p in result.metadata_props}, **props})
     return result
 
@@ -121,12 +140,13 @@ def vjp_model(
             listed = ", ".join(repr(value.name) for value in graph.outputs)
             raise ModelError(f"The model has no output {output!r}; its outputs are {listed}.")
         emit = Emitter(graph, cpu=lowering == "cpu")
+        simplify(emit, [*sources, chosen])
         cotangent = ir.Value(name=COTANGENT, shape=chosen.shape, type=chosen.type)
         graph.inputs.append(cotangent)
         gradients = backward(emit, {chosen: cotangent}, sources, options)
         outputs = [chosen]
         outputs += [_output(emit, gradients[s], s, f"{GRADIENT}_{i}") for i, s in enumerate(sources)]
-        return _finish(prepared, outputs)
+        return _finish(prepared, outputs, emit)
 
 
 def _options(lowering: str, straight_through: bool) -> Options:
@@ -165,6 +185,40 @@ def _choose_source(graph: ir.Graph, wrt: str | None) -> ir.Value:
     return inputs[0]
 
 
+def _channel_axis(source: ir.Value, given: int | None) -> int:
+    sizes = dims(source)
+    shown = "unknown shape" if sizes is None else f"shape ({', '.join('?' if s is None else str(s) for s in sizes)})"
+    if sizes is None or len(sizes) < 2:
+        raise SettingsError(f"{source.name!r} has {shown} and no channels to average over; leave channels='mean' out.")
+    if given is not None:
+        if not -len(sizes) < given < len(sizes) or given == 0:
+            raise SettingsError(f"channel_axis={given} is no channel axis of {source.name!r}, which has {shown}.")
+        return given % len(sizes)
+    for axis in (1, len(sizes) - 1):
+        size = sizes[axis]
+        if len(sizes) == 4 and isinstance(size, int) and size <= 4:
+            return axis
+    raise SettingsError(
+        f"Which axis of {source.name!r} holds the channels cannot be told from its {shown}; give channel_axis."
+    )
+
+
+def _is_read_by_one_convolution(source: ir.Value) -> bool:
+    uses = [use for use in source.uses() if use.node.op_type not in ("Shape", "Size")]
+    return len(uses) == 1 and uses[0].node.op_type == "Conv" and uses[0].idx == 0 and not source.is_graph_output()
+
+
+def _mean_over(emit: Emitter, gradient: ir.Value, axis: int) -> ir.Value:
+    sizes = dims(gradient)
+    if sizes is not None and sizes[axis] == 1:  # averaged by the rule of the first convolution, or an image in grey
+        result = emit.op("Squeeze", gradient, emit.ints(axis))
+    else:
+        result = emit.op("ReduceMean", gradient, emit.ints(axis), keepdims=0)
+    if sizes is not None:
+        result.shape = ir.Shape([size for place, size in enumerate(sizes) if place != axis])
+    return result
+
+
 def _output(emit: Emitter, gradient: ir.Value, source: ir.Value, name: str) -> ir.Value:
     # Identity gives the gradient its public name without renaming a value that may have other uses.
     result = emit.op("Identity", gradient, like=source)
@@ -172,7 +226,8 @@ def _output(emit: Emitter, gradient: ir.Value, source: ir.Value, name: str) -> i
     return result
 
 
-def _finish(prepared: ir.Model, outputs: Sequence[ir.Value]) -> onnx.ModelProto:
+def _finish(prepared: ir.Model, outputs: Sequence[ir.Value], emit: Emitter) -> onnx.ModelProto:
+    write_gelu_out(emit)
     prepared.graph.outputs.clear()
     prepared.graph.outputs.extend(outputs)
     passes.RemoveUnusedNodesPass()(prepared)
