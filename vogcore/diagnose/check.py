@@ -23,6 +23,7 @@ from vogcore.errors import ModelError, SettingsError
 from vogcore.graph.load import ModelLike, load_model
 from vogcore.graph.logits import choose_output, find_logits
 from vogcore.graph.prepare import prepare
+from vogcore.runtime import make_batch_dynamic
 
 __all__ = ["check_model"]
 
@@ -40,7 +41,7 @@ def check_model(
     straight_through: bool = False,
     shapes: Mapping[str, Sequence[int]] | None = None,
     examples: int = 4,
-    directions: int = 4,
+    directions: int = 3,
     seed: int = 0,
     threads: int | None = None,
 ) -> ModelReport:
@@ -72,7 +73,7 @@ def check_model(
         raise SettingsError(f"lowering={lowering!r} is not known; choose one of {', '.join(LOWERINGS)}.")
     chosen = choose_target(of, target)
     proto = load_model(model)
-    report = _first_look(model, proto, of, chosen)
+    report = _first_look(model, proto, of, chosen, threads)
     options = Options(lowering, straight_through)
     try:
         report = _look_closer(report, proto, wrt, output, options)
@@ -100,7 +101,9 @@ def check_model(
     return replace(report, self_check=found)
 
 
-def _first_look(model: ModelLike, proto: onnx.ModelProto, of: str, target: str | int) -> ModelReport:
+def _first_look(
+    model: ModelLike, proto: onnx.ModelProto, of: str, target: str | int, threads: int | None
+) -> ModelReport:
     """What the file itself says."""
     overridable = {value.name for value in proto.graph.initializer}
     inputs = [value for value in proto.graph.input if value.name not in overridable]
@@ -108,8 +111,6 @@ def _first_look(model: ModelLike, proto: onnx.ModelProto, of: str, target: str |
         onnx.helper.make_model(onnx.helper.make_graph([], "values", inputs, proto.graph.output))
     ).graph
     is_path = isinstance(model, str | os.PathLike)
-    leading = {v.shape[0] for v in graph.inputs if v.shape is not None and len(v.shape) > 0}
-    fixed = sorted({size for size in leading if isinstance(size, int)})
     return ModelReport(
         model=str(model) if is_path else "the model",
         of=of,
@@ -123,8 +124,20 @@ def _first_look(model: ModelLike, proto: onnx.ModelProto, of: str, target: str |
         weight_bytes=0,
         inputs=tuple(tensor(value) for value in graph.inputs),
         outputs=tuple(tensor(value) for value in graph.outputs),
-        batch="open" if leading and not fixed else f"fixed at {', '.join(map(str, fixed))}" if fixed else "unknown",
+        batch=_batch(graph, proto, threads),
     )
+
+
+def _batch(graph: ir.Graph, proto: onnx.ModelProto, threads: int | None) -> str:
+    leading = {value.shape[0] for value in graph.inputs if value.shape is not None and len(value.shape) > 0}
+    fixed = sorted({size for size in leading if isinstance(size, int)})
+    if not fixed:
+        return "open" if leading else "unknown"
+    try:
+        _, free = make_batch_dynamic(proto, "cpu", threads=threads)
+    except ModelError:  # ONNX Runtime refuses the model, which the comparison will say as well
+        free = False
+    return f"fixed at {', '.join(map(str, fixed))}{' (vogcore score frees it)' if free else ''}"
 
 
 def _look_closer(
@@ -149,7 +162,7 @@ def _look_closer(
     try:
         source = choose_source(graph, wrt)
     except ModelError as error:
-        return replace(report, refusal=str(error), candidates=tuple(candidates(graph, scores)) if wrt is None else ())
+        return replace(report, refusal=str(error), candidates=tuple(candidates(graph, scores)))
     path = path_nodes(graph, [source], [scores])
     report = replace(report, wrt=tensor(source), path=tuple(operator(node) for node in path))
     found = problems(graph, path, source, scores, options)

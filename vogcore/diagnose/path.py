@@ -62,7 +62,12 @@ def problems(
     The rules are tried one by one, each with cotangents that stand for those that the reverse sweep would bring.
     ``graph`` is spoilt by that: what the rules emit stays in it.
     """
-    return list(_problems(Emitter(graph), path, source, scores, options))
+    found = list(_problems(Emitter(graph), path, source, scores, options))
+    if not any(problem.missing for problem in found):
+        return found
+    # Nothing is known of what comes out of an unknown operator, and a rule that has to know would be blamed for it.
+    unknown = {node_name(node) for node in path if any(v is not None and v.shape is None for v in node.inputs)}
+    return [problem for problem in found if problem.missing or problem.node not in unknown]
 
 
 def _problems(

@@ -47,7 +47,7 @@ def prepare(model: onnx.ModelProto, own: OwnOperators = NONE) -> ir.Model:
     """
     # Functions first: the version converter would drop their bodies.
     model = ir.to_proto(_simplified(ir.from_proto(model), own))
-    model = _infer_shapes(_raise_opset(model), own)
+    model = _infer_shapes(_raise_opset(model, own), own)
     result = _simplified(ir.from_proto(model), own)  # the converter writes Constant nodes
     passes.RemoveUnusedNodesPass()(result)
     return result
@@ -78,16 +78,17 @@ def _require_one_opset(model: ir.Model) -> None:
             )
 
 
-def _raise_opset(model: onnx.ModelProto) -> onnx.ModelProto:
+def _raise_opset(model: onnx.ModelProto, own: OwnOperators) -> onnx.ModelProto:
     version = next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), None)
     if version is None or version >= MINIMUM_OPSET:
         return model
-    if model.functions:
-        raise ModelError(
-            f"The model has opset {version} and the local function {model.functions[0].name!r}, which has a gradient "
-            f"rule of its own and cannot be raised to opset {MINIMUM_OPSET}; export the model with opset "
-            f"{MINIMUM_OPSET} or newer."
-        )
+    for function in model.functions:
+        if (function.domain, function.name) in own:
+            raise ModelError(
+                f"The model has opset {version}, and its local function {function.name!r}, which has a gradient rule "
+                f"of its own, cannot be raised to opset {MINIMUM_OPSET}; export the model with opset {MINIMUM_OPSET} "
+                "or newer."
+            )
     try:
         return version_converter.convert_version(model, MINIMUM_OPSET)
     except Exception as error:  # noqa: BLE001 - the C++ converter raises bare RuntimeErrors and assertion texts
