@@ -22,7 +22,7 @@ from vogcore.graph.names import COTANGENT, GRADIENT, LOGITS_KEY, OF_KEY, TARGET,
 from vogcore.graph.prepare import prepare
 from vogcore.graph.shapes import is_float
 
-__all__ = ["choose_source", "gradient_model", "vjp_model"]
+__all__ = ["choose_source", "gradient_model", "refuse_taken_names", "vjp_model"]
 
 
 def gradient_model(
@@ -79,7 +79,7 @@ def gradient_model(
     with naming(model):
         prepared = prepare(load_model(model), own_operators())
         graph = prepared.graph
-        _refuse_taken_names(graph, (TARGET, GRADIENT))
+        refuse_taken_names(graph, (TARGET, GRADIENT))
         source = choose_source(graph, wrt)
         emit = Emitter(graph)
         if of == OUTPUT:
@@ -129,7 +129,7 @@ def vjp_model(
     with naming(model):
         prepared = prepare(load_model(model), own_operators())
         graph = prepared.graph
-        _refuse_taken_names(graph, (COTANGENT, *(f"{GRADIENT}_{i}" for i in range(len(names)))))
+        refuse_taken_names(graph, (COTANGENT, *(f"{GRADIENT}_{i}" for i in range(len(names)))))
         sources = [choose_source(graph, name) for name in names]
         chosen = next((value for value in graph.outputs if output is None or value.name == output), None)
         if chosen is None:
@@ -210,7 +210,12 @@ def _finish(prepared: ir.Model, outputs: Sequence[ir.Value]) -> onnx.ModelProto:
     return ir.to_proto(prepared)
 
 
-def _refuse_taken_names(graph: ir.Graph, names: Sequence[str]) -> None:
+def refuse_taken_names(graph: ir.Graph, names: Sequence[str]) -> None:
+    """Refuse a model that is a gradient model already.
+
+    Raises:
+        ModelError: the graph has a value of one of these names.
+    """
     taken = {value.name for value in graph.inputs} | {value.name for node in graph for value in node.outputs}
     for name in names:
         if name in taken:

@@ -15,13 +15,14 @@ from vogcore.autodiff.backward import path_nodes
 from vogcore.autodiff.custom import own_operators
 from vogcore.autodiff.registry import Options
 from vogcore.autodiff.targets import Target, choose_target
-from vogcore.autodiff.transform import choose_source, gradient_model
+from vogcore.autodiff.transform import choose_source, gradient_model, refuse_taken_names
 from vogcore.diagnose.path import candidates, operator, problems, tensor
 from vogcore.diagnose.report import ModelReport, Problem, SelfCheck
 from vogcore.diagnose.self_check import self_check
 from vogcore.errors import ModelError, SettingsError
 from vogcore.graph.load import ModelLike, load_model
 from vogcore.graph.logits import choose_output, find_logits
+from vogcore.graph.names import GRADIENT, TARGET
 from vogcore.graph.prepare import prepare
 from vogcore.runtime import make_batch_dynamic
 
@@ -145,6 +146,7 @@ def _look_closer(
 ) -> ModelReport:
     """What the graph says once it is prepared."""
     graph = prepare(proto, own_operators()).graph
+    refuse_taken_names(graph, (TARGET, GRADIENT))
     arrays = [value.const_value for value in graph.initializers.values() if value.const_value is not None]
     report = replace(
         report,

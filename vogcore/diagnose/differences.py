@@ -57,6 +57,7 @@ def compare(
     rng: np.random.Generator,
     *,
     by_example: bool = True,
+    magnitude: Array | None = None,
 ) -> Comparison:
     """Compare a function with its gradient along one random direction.
 
@@ -66,13 +67,16 @@ def compare(
         x: where; its type is the one that both compute in.
         rng: source of the direction.
         by_example: the first axis of ``x`` are examples that do not depend on each other; else there is one number.
+        magnitude: size of the numbers that the function is made of, where that is not its own: they are what is
+            rounded.
     """
     axes = tuple(range(1, x.ndim)) if by_example else None
     middle = x.astype(np.float64)
     scale = float(np.sqrt(np.mean(np.square(middle)))) if x.size else 1.0
     direction = (scale or 1.0) * rng.standard_normal(x.shape)
     typical = (scale or 1.0) * np.sqrt(np.atleast_1d(np.square(gradient(x).astype(np.float64)).sum(axis=axes)))
-    rounding = _ROUNDINGS * float(np.finfo(x.dtype).eps) * np.abs(np.atleast_1d(function(x)).astype(np.float64))
+    magnitude = np.abs(np.atleast_1d(function(x)).astype(np.float64)) if magnitude is None else magnitude
+    rounding = _ROUNDINGS * float(np.finfo(x.dtype).eps) * magnitude
     ratios = rounding[typical > 0] / typical[typical > 0]
     wanted = float(np.median(ratios)) / _PRECISION.get(x.dtype.name, _ANY_PRECISION) if ratios.size else _LARGEST
     step = float(np.clip(wanted, _SMALLEST, _LARGEST))

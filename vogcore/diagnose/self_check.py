@@ -214,7 +214,9 @@ def _compare(
     def slope(moved: npt.NDArray) -> npt.NDArray:
         return run.gradients(feeds, classes, moved)
 
-    found = [compare(quantity, slope, base, rng, by_example=bool(independent)) for _ in range(directions)]
+    magnitude = _magnitude(of, scores, quantity(base), target)
+    options: dict[str, Any] = {"by_example": bool(independent), "magnitude": magnitude}
+    found = [compare(quantity, slope, base, rng, **options) for _ in range(directions)]
     return _Sample(
         len(scores) if scores.ndim else 1,
         base.dtype,
@@ -234,7 +236,7 @@ def _judge(samples: Sequence[_Sample], directions: int) -> SelfCheck:
     told = {sample.independent for sample in samples}
     median, forward = float(np.median(errors)), max(sample.forward_error for sample in samples)
     unsettled = float(np.median(np.concatenate([sample.unsettled for sample in samples])))
-    tolerance = max(_TOLERANCE.get(kind, _ANY_TOLERANCE), 2 * unsettled)
+    tolerance = max(_TOLERANCE.get(kind, _ANY_TOLERANCE), unsettled)
     verdict, reason = "agrees", ""
     if forward > _FORWARD_TOLERANCE.get(kind, _ANY_FORWARD_TOLERANCE):
         verdict = "disagrees"
@@ -295,9 +297,21 @@ def _quantity(of: str, z: npt.NDArray, y: npt.NDArray, target: str | int) -> npt
     return {"loss": -log_probability, "probability": np.exp(log_probability)}.get(of, log_probability)
 
 
+def _magnitude(of: str, z: npt.NDArray, value: npt.NDArray, target: str | int) -> npt.NDArray:
+    """Size of the numbers whose rounding shows in what is differentiated, in the shape of ``value``."""
+    rows = np.abs(z).reshape(len(z) if z.ndim else 1, -1)
+    if of == OUTPUT:
+        size = rows.sum(1) if target == "sum" or len(value) != len(rows) else np.abs(value)
+    else:
+        size = rows.max(1) * (value if of == "probability" and len(value) == len(rows) else 1.0)
+    return size if len(value) == len(rows) else size.sum(keepdims=True)
+
+
 def _forward_error(run: _Run, feeds: dict[str, npt.NDArray], base: npt.NDArray) -> float:
     """Output of the model itself beside that of the prepared graph."""
-    own = run.original.run([run.chosen_name], feeds)[0].astype(np.float64)
+    own, again = (run.original.run([run.chosen_name], feeds)[0].astype(np.float64) for _ in range(2))
+    if not np.array_equal(own, again, equal_nan=True):
+        raise ModelError("the model gives another output each time it runs on the same input")
     prepared = run.scores(feeds, base, run.chosen_name)
     if own.shape != prepared.shape:
         return float("inf")
