@@ -81,7 +81,7 @@ def gradient_model(
         graph = prepared.graph
         refuse_taken_names(graph, (TARGET, GRADIENT))
         source = choose_source(graph, wrt)
-        emit = Emitter(graph)
+        emit = Emitter(graph, cpu=lowering == "cpu")
         if of == OUTPUT:
             scores = choose_output(graph, output)
             cotangent = output_seed(emit, scores, target, source)
@@ -140,7 +140,7 @@ def vjp_model(
                 f"The output {chosen.name!r} has type {_type(chosen)}, and only floating-point values have gradients; "
                 "choose another output."
             )
-        emit = Emitter(graph)
+        emit = Emitter(graph, cpu=lowering == "cpu")
         cotangent = ir.Value(name=COTANGENT, shape=chosen.shape, type=chosen.type)
         graph.inputs.append(cotangent)
         gradients = backward(emit, {chosen: cotangent}, sources, options)

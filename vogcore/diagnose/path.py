@@ -62,7 +62,7 @@ def problems(
     The rules are tried one by one, each with cotangents that stand for those that the reverse sweep would bring.
     ``graph`` is spoilt by that: what the rules emit stays in it.
     """
-    found = list(_problems(Emitter(graph), path, source, scores, options))
+    found = list(_problems(Emitter(graph, cpu=options.lowering == "cpu"), path, source, scores, options))
     if not any(problem.missing for problem in found):
         return found
     # Nothing is known of what comes out of an unknown operator, and a rule that has to know would be blamed for it.
@@ -93,6 +93,8 @@ def _problems(
             results = [*entry.function(call)]
             results += [None] * (len(node.inputs) - len(results))
             for index, (want, result) in enumerate(zip(wanted, results, strict=True)):
+                if result is not None and not isinstance(result, ir.Value):
+                    result.value(emit)
                 if want and result is None:
                     raise call.unsupported(
                         f"its input {index} depends on the model's input, which its rule does not cover"
