@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import time
 
@@ -14,7 +15,7 @@ from onnx import TensorProto, helper
 import vogcore
 from tests.graph.models import DOUBLE, FLOAT, INT64, build, linear, node, random, value
 from vogcore.autodiff.registry import RULES
-from vogcore.diagnose import ModelReport, Operator, Problem, Tensor
+from vogcore.diagnose import ModelReport, Operator, Problem, SelfCheck, Tensor
 from vogcore.errors import ModelError, SettingsError
 from vogcore.graph.prepare import prepare
 from vogcore.testing import temporary_vjp
@@ -386,6 +387,38 @@ def test_the_report_goes_through_json():
     assert back["differentiable"] is False
     assert Problem(**back["problems"][0]) == report.problems[0]
     assert json.loads(json.dumps(check(mlp()).to_dict()))["self_check"]["verdict"] == "agrees"
+
+
+def test_figures_that_are_no_numbers_are_left_out_of_json():
+    check = SelfCheck("disagrees", "why", median_error=float("nan"), largest_error=float("inf"), tolerance=0.01)
+    report = dataclasses.replace(vogcore.check_model(linear(), threads=1), self_check=check)
+    back = json.loads(json.dumps(report.to_dict(), allow_nan=False))["self_check"]
+    assert (back["median_error"], back["largest_error"], back["tolerance"]) == (None, None, 0.01)
+
+
+def test_scores_with_a_rule_of_the_user_s_own():
+    """A local function with a rule, all the way to scores."""
+    models = []
+    for seed in range(2):
+        text = """
+            <ir_version: 8, opset_import: ["": 18, "com.example": 1]>
+            m (float[N, 4] x) => (float[N, 3] z) { h = MatMul (x, w)  z = com.example.Cap (h) }
+            <domain: "com.example", opset_import: ["": 18]>
+            Cap (x) => (y) { y = Tanh (x) }
+        """
+        model = onnx.parser.parse_model(text)
+        model.graph.initializer.append(onnx.numpy_helper.from_array(random(4, 3, seed=seed), "w"))
+        models.append(model)
+    x, y = random(12, 4), np.arange(12) % 3
+
+    def scored(factor: float) -> np.ndarray:
+        def rule(call):
+            return [call.emit.op("Mul", call.emit.op("Mul", call.dy, call.y), call.emit.scalar(factor, call.x))]
+
+        with temporary_vjp(DOMAIN, "Cap", rule):
+            return vogcore.score(models, x, y, threads=1).vog_raw
+
+    np.testing.assert_allclose(scored(2.0), 2 * scored(1.0), rtol=1e-5)
 
 
 def test_the_same_seed_gives_the_same_figures():

@@ -25,8 +25,8 @@ def add_parser(commands: Any) -> None:
     parser = commands.add_parser(
         "check-model",
         help="say whether a model can be differentiated, and whether its gradient is right",
-        description="Prints what is in the way of a gradient, or compares the gradient graph with finite differences "
-        "of the model on random input.",
+        description="Prints what is in the way of a gradient, or compares the gradient graph with finite\n"
+        "differences of the model on random input.",
         epilog="exit status:\n  0 the gradient could be made and agrees with finite differences\n"
         "  1 it could not be made, does not agree, or could not be compared\n"
         "  2 the model cannot be read, or an option cannot be understood\n\n"

@@ -15,8 +15,8 @@ def add_parser(commands: Any) -> None:
     parser = commands.add_parser(
         "gradient-model",
         help="turn a forward ONNX model into one that also computes the input gradient",
-        description="Write an ONNX model with the added input vogcore_target (class index of each example, unless "
-        "--target says otherwise) and the added output vogcore_gradient.",
+        description="Write an ONNX model with the added input vogcore_target (class index of each example,\n"
+        "unless --target says otherwise) and the added output vogcore_gradient.",
         epilog="examples:\n  vogcore gradient-model model.onnx -o gradient.onnx\n"
         "  vogcore gradient-model model.onnx -o gradient.onnx --of loss --target predicted",
         formatter_class=argparse.RawDescriptionHelpFormatter,

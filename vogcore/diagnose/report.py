@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -117,5 +118,10 @@ class ModelReport:
         return self.differentiable and self.self_check.verdict == "agrees"
 
     def to_dict(self) -> dict[str, Any]:
-        """The report as JSON can hold it."""
-        return {"ok": self.ok, "differentiable": self.differentiable, **asdict(self)}
+        """The report as JSON can hold it: a figure that is no finite number is None."""
+        content = asdict(self)
+        check = content["self_check"]
+        for key, value in check.items():
+            if isinstance(value, float) and not math.isfinite(value):
+                check[key] = None
+        return {"ok": self.ok, "differentiable": self.differentiable, **content}
