@@ -204,5 +204,5 @@ def _read_from_outside(graph: ir.Graph) -> Iterator[ir.Value]:
 def outputs_with_gradient(node: ir.Node) -> Iterator[ir.Value]:
     """Outputs that pass a small change of a floating-point input on."""
     name = qualified_name(node)
-    if name not in NO_GRADIENT:
+    if name not in NO_GRADIENT or name in RULES:  # a rule of the user's own may replace "no gradient"
         yield from (v for v in node.outputs if v.type is None or is_float(v) or name in _ROUNDS_TO_INTEGER)

@@ -59,11 +59,18 @@ class Emitter:
                 return candidate
 
     def multi(
-        self, op: str, inputs: Sequence[ir.Value | None], count: int, attributes: Mapping[str, Any] | None = None
+        self,
+        op: str,
+        inputs: Sequence[ir.Value | None],
+        count: int,
+        attributes: Mapping[str, Any] | None = None,
+        domain: str = "",
     ) -> tuple[ir.Value, ...]:
-        """Append a node with ``count`` outputs."""
+        """Append a node with ``count`` outputs; an operator of another domain names it."""
         name = self.name(op)
-        node = ir.node(op, list(inputs), dict(attributes or {}), num_outputs=count, name=name)
+        if domain:
+            self.graph.opset_imports.setdefault(domain, 1)
+        node = ir.node(op, list(inputs), dict(attributes or {}), domain=domain, num_outputs=count, name=name)
         for index, value in enumerate(node.outputs):
             value.name = name if count == 1 else f"{name}_{index}"
         if self._place is None:
