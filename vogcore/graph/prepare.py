@@ -25,6 +25,9 @@ MINIMUM_OPSET = 18
 INITIALIZERS_APART = 4
 """First version of the file format in which initializers need not be inputs."""
 
+_KEEP_SHAPE = {"GroupNormalization", "MeanVarianceNormalization"}
+"""Operators whose output has the shape of the input, which ONNX's shape inference does not know (1.23)."""
+
 # onnx-ir tells about every value it could not lift or fold; none of it concerns the user of a gradient graph.
 logging.getLogger("onnx_ir").setLevel(logging.ERROR)
 
@@ -90,10 +93,27 @@ def _raise_opset(model: onnx.ModelProto) -> onnx.ModelProto:
 def _infer_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
     if model.ByteSize() >= onnx.checker.MAXIMUM_PROTOBUF:
         return model  # the C++ pass would serialise it
+    # ONNX infers nothing for some operators that keep the shape, and nothing behind them: Identity stands in for them.
+    given = {
+        i: _as_identity(node)
+        for i, node in enumerate(model.graph.node)
+        if node.op_type in _KEEP_SHAPE and node.domain in ("", "ai.onnx")
+    }
     try:
-        return shape_inference.infer_shapes(model, data_prop=True)
+        result = shape_inference.infer_shapes(model, data_prop=True)
     except Exception:  # noqa: BLE001 - rules read sizes at run time; those that need a rank say so
-        return model
+        result = model
+    for index, node in given.items():
+        result.graph.node[index].CopyFrom(node)
+    return result
+
+
+def _as_identity(node: onnx.NodeProto) -> onnx.NodeProto:
+    """Turn ``node`` into an Identity of its first input; returns what it was."""
+    before = onnx.NodeProto()
+    before.CopyFrom(node)
+    node.CopyFrom(onnx.helper.make_node("Identity", node.input[:1], node.output[:1]))
+    return before
 
 
 def _require_evaluation_mode(graph: ir.Graph) -> None:
