@@ -6,24 +6,29 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch.nn import functional
 
 from tests.autodiff.sessions import session
-from tests.graph.models import node, random, value
+from tests.graph.models import build, node, random, value
 from vogcore.autodiff import vjp_model
+from vogcore.graph.prepare import prepare
+from vogcore.graph.shapes import dims
 
 Arrays = Sequence[np.ndarray]
 
 
-def model_of(nodes: list[onnx.NodeProto], arrays: Arrays, opset: int, open_sizes: bool = False) -> onnx.ModelProto:
+def model_of(
+    nodes: list[onnx.NodeProto], arrays: Arrays, opset: int, open_sizes: bool = False, domain: str = ""
+) -> onnx.ModelProto:
     """``nodes`` from the inputs a, b, ... to y; half or single precision, as ``arrays``."""
     element = helper.np_dtype_to_tensor_dtype(arrays[0].dtype)
     inputs = [value(n, [None] * a.ndim if open_sizes else list(a.shape), element) for n, a in zip("abcde", arrays)]
     graph = helper.make_graph(nodes, "norm", inputs, [helper.make_tensor_value_info("y", element, None)])
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=10)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid(domain, opset)], ir_version=10)
 
 
 def agree(
@@ -32,6 +37,7 @@ def agree(
     reference: Callable[..., torch.Tensor],
     *,
     opset: int = 18,
+    domain: str = "",
     tolerance: float = 2e-6,
 ) -> None:
     """The cotangents of all inputs, with sizes known and open, against torch's; and the forward pass too."""
@@ -41,7 +47,7 @@ def agree(
     expected.backward(torch.tensor(cotangent, dtype=torch.float64))
     feeds = dict(zip("abcde", arrays))
     for open_sizes in (False, True):
-        runner = session(vjp_model(model_of(nodes, arrays, opset, open_sizes), list(feeds), "y"))
+        runner = session(vjp_model(model_of(nodes, arrays, opset, open_sizes, domain), list(feeds), "y"))
         y, *gradients = runner.run(None, {**feeds, "vogcore_cotangent": cotangent.astype(arrays[0].dtype)})
         close(y, expected.detach().numpy(), 10 * tolerance)
         for tensor, array, gradient in zip(tensors, arrays, gradients, strict=True):
@@ -145,8 +151,30 @@ def test_group_normalization(shape: tuple[int, ...], groups: int) -> None:
     )
 
 
+@pytest.mark.parametrize("op", ["GroupNormalization", "MeanVarianceNormalization"])
+def test_shapes_are_known_behind_what_onnx_cannot_infer(op: str) -> None:
+    group = op == "GroupNormalization"
+    model = build(
+        [
+            node(op, "x s s" if group else "x", "n", **({"num_groups": 2} if group else {})),
+            node("Relu", "n", "y"),
+        ],
+        [value("x", ["N", 4, 3])],
+        [value("y", ["N", 4, 3])],
+        {"s": np.ones(4, np.float32)},
+        opset=21,
+        ir_version=10,
+    )
+    before = model.graph.node[0].SerializeToString()
+    first = next(iter(prepare(model).graph))
+    assert dims(first.outputs[0]) == ("N", 4, 3)
+    assert ir.to_proto(first).SerializeToString() == before
+    assert model.graph.node[0].SerializeToString() == before
+
+
+@pytest.mark.parametrize("domain", ["", "ai.onnx"])
 @pytest.mark.parametrize("shape", [(2, 6, 5, 3), (2, 6, 7)], ids=str)
-def test_group_normalization_with_a_scale_for_each_group(shape: tuple[int, ...]) -> None:
+def test_group_normalization_with_a_scale_for_each_group(shape: tuple[int, ...], domain: str) -> None:
     agree(
         [node("GroupNormalization", "a b c", "y", num_groups=2, epsilon=1e-3)],
         [random(*shape), random(2, seed=1), random(2, seed=2)],
@@ -154,6 +182,7 @@ def test_group_normalization_with_a_scale_for_each_group(shape: tuple[int, ...])
             x, 2, scale.repeat_interleave(3), bias.repeat_interleave(3), eps=1e-3
         ),
         opset=18,
+        domain=domain,
     )
 
 

@@ -219,7 +219,8 @@ def group_normalization(call: Call) -> Cotangents:
     x, dy, scale = (emit.cast(value, kind) for value in (call.x, call.dy, call.input(1)))
     groups = emit.ints(0, call.attribute("num_groups"), -1)
     known = _measure(emit, emit.op("Reshape", x, groups), emit.ints(2), call.attribute("epsilon", 1e-5))
-    by_group = call.emit.graph.opset_imports.get("", _PER_CHANNEL_SINCE) < _PER_CHANNEL_SINCE
+    imports = emit.graph.opset_imports
+    by_group = imports.get("", imports.get("ai.onnx", _PER_CHANNEL_SINCE)) < _PER_CHANNEL_SINCE
     if by_group:
         dy = emit.op("Reshape", dy, groups)
     g = emit.op("Mul", dy, _by_channel(emit, scale, 3 if by_group else n))
