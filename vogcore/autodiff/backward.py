@@ -49,7 +49,8 @@ def _active_outputs(node: ir.Node, active: set[ir.Value]) -> list[ir.Value]:
     carried = [value for value in inputs_with_gradient(node) if value in active]
     if not carried:
         return []
-    if qualified_name(node) not in NO_GRADIENT and not all(_can_change(value) for value in carried):
+    name = qualified_name(node)
+    if (name not in NO_GRADIENT or name in RULES) and not all(_can_change(value) for value in carried):
         return list(node.outputs)  # of quantised integers, which stand for real numbers; so does what is made of them
     return list(outputs_with_gradient(node))
 
@@ -92,7 +93,8 @@ def backward(
         if all(cotangent is None for cotangent in cotangents):
             continue
         carriers = set(inputs_with_gradient(node)) & active
-        wanted = tuple(value in carriers for value in node.inputs)
+        inputs = tuple(node.inputs)  # a rule may rewrite its node
+        wanted = tuple(value in carriers for value in inputs)
         if not any(wanted):
             continue
         emit.scope = f"vogcore/{node_name(node)}"
@@ -100,11 +102,11 @@ def backward(
         call = Call(node, emit, cotangents, wanted, options)
         if not entry.all_outputs and any(cotangent is not None for cotangent in cotangents[1:]):
             raise call.unsupported("an output other than its first lies between the input and the logits")
-        if any(want and not _can_change(value) for value, want in zip(node.inputs, wanted)):
+        if any(want and not _can_change(value) for value, want in zip(inputs, wanted)):
             _require_dequantisation(call)
         results = [*entry.function(call)]
-        results += [None] * (len(node.inputs) - len(results))
-        for index, (value, want, result) in enumerate(zip(node.inputs, wanted, results, strict=True)):
+        results += [None] * (len(inputs) - len(results))
+        for index, (value, want, result) in enumerate(zip(inputs, wanted, results, strict=True)):
             if value is None or not want:
                 continue
             if result is None:
@@ -157,7 +159,7 @@ def unbroadcast(emit: Emitter, cotangent: ir.Value, output: ir.Value, target: ir
 def _unbroadcast_at_run_time(emit: Emitter, cotangent: ir.Value, output: ir.Value, target: ir.Value) -> ir.Value:
     """The same when sizes are only known at run time: the axes to sum over are computed in the graph."""
     wide, narrow = emit.shape(output), emit.shape(target)
-    missing = emit.op("Sub", emit.op("Shape", wide), emit.op("Shape", narrow))
+    missing = emit.op("Sub", emit.shape(wide), emit.shape(narrow))
     ones = emit.filled(missing, 1, ir.DataType.INT64)
     aligned = emit.op("Concat", ones, narrow, axis=0)
     differs = emit.typed(ir.DataType.BOOL, "Not", emit.compare("Equal", aligned, wide))

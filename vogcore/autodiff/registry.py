@@ -58,6 +58,8 @@ class Options:
     """Which formulation rules emit where they have several: "cpu" or "cuda", the provider that it is fast on."""
     straight_through: bool = False
     """Let gradients pass through rounding to integers (QuantizeLinear) as if it were not there."""
+    averaged: ir.Value | None = None
+    """An image (N, C, ...) with one use, whose cotangent may be given averaged over the channels, (N, 1, ...)."""
 
 
 @dataclass
@@ -146,12 +148,12 @@ RULES: dict[str, Rule] = {}
 
 NO_GRADIENT: frozenset[str] = frozenset(
     {
-        "And", "ArgMax", "ArgMin", "BitShift", "BitwiseAnd", "BitwiseNot", "BitwiseOr", "BitwiseXor", "Ceil",
-        "Constant", "ConstantOfShape", "Equal", "EyeLike", "Floor", "Greater", "GreaterOrEqual", "IsInf",
-        "IsNaN", "Less", "LessOrEqual", "Multinomial", "NonZero", "Not", "OneHot", "Or", "RandomNormal",
-        "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Range", "Round", "Shape", "Sign", "Size",
-        "Unique", "Xor", "ai.onnx.ml.Binarizer", "ai.onnx.ml.CategoryMapper", "ai.onnx.ml.LabelEncoder",
-        "ai.onnx.ml.OneHotEncoder"
+        "And", "ArgMax", "ArgMin", "Bernoulli", "BitShift", "BitwiseAnd", "BitwiseNot", "BitwiseOr", "BitwiseXor",
+        "BlackmanWindow", "Ceil", "Constant", "ConstantOfShape", "Equal", "EyeLike", "Floor", "Greater",
+        "GreaterOrEqual", "HammingWindow", "HannWindow", "Hardmax", "IsInf", "IsNaN", "Less", "LessOrEqual",
+        "MelWeightMatrix", "Multinomial", "NonZero", "Not", "Or", "RandomNormal", "RandomNormalLike",
+        "RandomUniform", "RandomUniformLike", "Round", "Shape", "Sign", "Size", "Xor",
+        "ai.onnx.ml.Binarizer", "ai.onnx.ml.CategoryMapper", "ai.onnx.ml.LabelEncoder", "ai.onnx.ml.OneHotEncoder",
     }
 )  # fmt: skip
 """Operators whose output does not change with a small change of a floating-point input."""
@@ -231,5 +233,5 @@ def outputs_with_gradient(node: ir.Node) -> Iterator[ir.Value]:
     name = qualified_name(node)
     if name in STRAIGHT_THROUGH:  # of the scale and zero point of DynamicQuantizeLinear there is none
         yield node.outputs[0]
-    elif name not in NO_GRADIENT:
+    elif name not in NO_GRADIENT or name in RULES:  # a rule of the user's own may replace "no gradient"
         yield from (v for v in node.outputs if v.type is None or is_float(v))

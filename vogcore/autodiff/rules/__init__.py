@@ -1,5 +1,31 @@
 """Gradient rules by family. Importing this package fills :data:`vogcore.autodiff.registry.RULES`."""
 
-from vogcore.autodiff.rules import activation, arithmetic, conv, linalg, norm, pool, quantise, reduce, shape
+from vogcore.autodiff.rules import (
+    activation,
+    arithmetic,
+    attention,
+    conv,
+    fourier,
+    linalg,
+    loss,
+    norm,
+    pool,
+    quantise,
+    reduce,
+    shape,
+)
 
-__all__ = ["activation", "arithmetic", "conv", "linalg", "norm", "pool", "quantise", "reduce", "shape"]
+__all__ = [
+    "activation",
+    "arithmetic",
+    "attention",
+    "conv",
+    "fourier",
+    "linalg",
+    "loss",
+    "norm",
+    "pool",
+    "quantise",
+    "reduce",
+    "shape",
+]
