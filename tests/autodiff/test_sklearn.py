@@ -27,7 +27,7 @@ from sklearn.base import BaseEstimator
 from sklearn.pipeline import make_pipeline
 
 from tests.autodiff.sessions import session
-from vogcore import score
+from vogcore import check_model, score
 from vogcore.autodiff import gradient_model
 from vogcore.errors import ModelError, UnsupportedOpError, VogcoreWarning
 
@@ -229,6 +229,13 @@ def test_missing_values_have_no_gradient():
     assert np.isfinite(gradient).all()
     assert (gradient[::2, 1] == 0).all()
     assert (gradient[1::2, 1] != 0).all()
+
+
+@pytest.mark.parametrize("name", ["standard scaler", "mlp, 2", "sgd log loss, 3", "gaussian naive bayes, 3"])
+def test_check_model_confirms_the_gradient(name):
+    report = check_model(exported("probabilistic", name)[1])
+    assert report.ok, report.self_check
+    assert [output.name for output in report.outputs] == ["output_label", "output_probability"]
 
 
 def test_trees_are_refused_by_reason():
