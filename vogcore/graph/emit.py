@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,28 +14,42 @@ from vogcore.graph.shapes import dims, rank, static_dims
 __all__ = ["Emitter"]
 
 
+def _names(graph: ir.Graph) -> set[str | None]:
+    """All names that a graph and the bodies in it use."""
+    taken = {value.name for value in [*graph.inputs, *graph.initializers.values()]}
+    for node in graph.all_nodes():
+        taken |= {node.name} | {value.name for value in node.outputs}
+    return taken | {
+        value.name for inner in graph.subgraphs() for value in [*inner.inputs, *inner.initializers.values()]
+    }
+
+
 class Emitter:
     """Appends nodes and constants to one graph.
 
     Every method returns the new :class:`onnx_ir.Value`. Constants are shared by content. Names are unique and start
     with the name of the forward node whose gradient is being emitted, so that a profile of the gradient graph can be
     read beside the forward graph.
+
+    Args:
+        graph: the graph that nodes are appended to.
+        outer: for the body of a loop or a branch, the emitter of the graph around it. Names are unique over both, and
+            constants are kept in the outermost graph.
     """
 
-    def __init__(self, graph: ir.Graph) -> None:
+    def __init__(self, graph: ir.Graph, outer: Emitter | None = None) -> None:
         self.graph = graph
-        self.scope = "vogcore"
-        self._counter = 0
-        self._taken = {value.name for node in graph for value in node.outputs} | set(graph.initializers)
-        self._taken |= {value.name for value in graph.inputs} | {node.name for node in graph}
-        self._constants: dict[tuple[str, tuple[int, ...], bytes], ir.Value] = {}
         self._shapes: dict[ir.Value, ir.Value] = {}
+        self.scope: str = "vogcore" if outer is None else outer.scope
+        self._root: ir.Graph = graph if outer is None else outer._root
+        self._counter: Iterator[int] = itertools.count(1) if outer is None else outer._counter
+        self._taken: set[str | None] = _names(graph) if outer is None else outer._taken
+        self._constants: dict[tuple[str, tuple[int, ...], bytes], ir.Value] = {} if outer is None else outer._constants
 
     def name(self, stem: str) -> str:
         """A value name that the graph does not use yet."""
         while True:
-            self._counter += 1
-            candidate = f"{self.scope}/{stem}_{self._counter}"
+            candidate = f"{self.scope}/{stem}_{next(self._counter)}"
             if candidate not in self._taken:
                 self._taken.add(candidate)
                 return candidate
@@ -103,7 +118,7 @@ class Emitter:
             value = ir.Value(name=name, const_value=ir.tensor(content, name=name))
             value.shape = ir.Shape(content.shape)
             value.type = ir.TensorType(value.const_value.dtype)  # type: ignore[union-attr]
-            self.graph.register_initializer(value)
+            self._root.register_initializer(value)
             self._constants[key] = value
         return self._constants[key]
 

@@ -1,8 +1,9 @@
 """Bring a forward model into the form that differentiation works on.
 
 Requires: a model that :func:`vogcore.graph.load.load_model` accepts.
-Ensures: default-domain opset of at least 18; no local functions, no Constant nodes, no initializers among the inputs,
-no nodes that the outputs do not need; shapes inferred as far as ONNX can; evaluation mode.
+Ensures: default-domain opset of at least 18; no local functions, no Constant nodes, no initializers in bodies or
+among the inputs, no nodes that the outputs do not need; shapes inferred as far as ONNX can, and also what loops carry;
+evaluation mode.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import onnx_ir.passes.common as passes
 from onnx import shape_inference, version_converter
 
 from vogcore.errors import ModelError
+from vogcore.graph.loop_shapes import with_loop_shapes
 from vogcore.graph.shapes import constant
 
 __all__ = ["MINIMUM_OPSET", "node_name", "prepare"]
@@ -44,6 +46,7 @@ def prepare(model: onnx.ModelProto) -> ir.Model:
     model = ir.to_proto(_simplified(ir.from_proto(model)))
     model = _infer_shapes(_raise_opset(model))
     result = _simplified(ir.from_proto(model))  # the converter writes Constant nodes
+    result = with_loop_shapes(result, _infer_shapes)
     passes.RemoveUnusedNodesPass()(result)
     return result
 
@@ -54,6 +57,7 @@ def _simplified(model: ir.Model) -> ir.Model:
         _require_one_opset(model)
         passes.InlinePass()(model)
     passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
+    passes.LiftSubgraphInitializersToMainGraphPass()(model)
     passes.RemoveInitializersFromInputsPass()(model)
     # Older formats required every initializer among the inputs.
     model.ir_version = max(model.ir_version, INITIALIZERS_APART)
