@@ -173,6 +173,8 @@ class LSTM(_Recurrent):
         hidden, count = r.shape[2], w.shape[0]
         default = ["Sigmoid", "Tanh", "Tanh"] * count
         functions = _functions(activations, default, activation_alpha, activation_beta, clip)
+        free = _functions(activations, default, activation_alpha, activation_beta, None)
+        functions[2::3] = free[2::3]  # ONNX Runtime does not clip the cell in front of h, and the text is open to it
         b = np.zeros((count, 8 * hidden)) if b is None else b
         p = np.zeros((count, 3 * hidden)) if p is None else p
 

@@ -176,7 +176,8 @@ def _lstm_run(layer: Layer, run: Run) -> None:
         a_f = None if a_f is None else seen(a_f, p_f, before)
         i = layer.activated(f, a_i)
         keep = forget(i, a_f)
-    o, out = layer.activated(f, a_o), layer.activated(h, c)
+    # ONNX Runtime clips the gates only, not the cell in front of its activation; so does this.
+    o, out = layer.activated(f, a_o), h.value(emit, c)
     # Factors of dc and dh in the cotangents of the gates, and of dh and dc in that of the cell.
     slope_i = layer.slope(f, a_i, i)
     if a_f is None:  # f = 1 - i
@@ -185,7 +186,7 @@ def _lstm_run(layer: Layer, run: Run) -> None:
         to_i, to_f = mul(new, slope_i), layer.valid(mul(before, layer.slope(f, a_f, keep)))
     to_i, to_c = layer.valid(to_i), layer.valid(mul(i, layer.slope(g, a_c, new)))
     to_o = layer.valid(mul(out, layer.slope(f, a_o, o)))
-    through = layer.valid(mul(o, layer.slope(h, c, out)))
+    through = layer.valid(mul(o, h.slope(emit, out)))
     back = layer.kept(keep)
     if peepholes is not None:
         through = seen(through, p_o, to_o)
