@@ -114,6 +114,7 @@ def hoist(graph: ir.Graph, emit: Emitter) -> None:
         if any(value in inputs or _made_in(graph, value) for value in node.inputs if value is not None):
             continue
         graph.remove(node)
+        node.name = emit.name(node.op_type)  # that of the node it is a copy of may be taken there
         emit.graph.append(node)
 
 

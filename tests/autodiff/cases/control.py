@@ -171,6 +171,41 @@ NESTED = """
     out0 = Add (sum, last)
 """
 
+# As tf2onnx and jax2onnx write a while loop: the index, the weights and the data are carried, the data are cut at the
+# index, and nobody says how often.
+INDEXED = """
+    start = Constant <value = int32 {0}> ()
+    yes = Constant <value = bool {1}> ()
+    many = Constant <value = int64 {9223372036854775807}> ()
+    x_end, w_end, i_end, last, rows = Loop (many, yes, in0, in2, start, in1) <
+        body = step (int64 k, bool go, double[] x, double[] w, int32 i, double[] h)
+            => (bool on, double[] x2, double[] w2, int32 i2, double[] h2, double[] row) {
+            one = Constant <value = int32 {1}> ()
+            limit = Constant <value = int32 {3}> ()
+            zero = Constant <value = int64[1] {0}> ()
+            axis32 = Constant <value = int32[1] {0}> ()
+            i2 = Add (i, one)
+            from = Unsqueeze (i, zero)
+            to = Unsqueeze (i2, zero)
+            cut = Slice (x, from, to, axis32)
+            slice = Squeeze (cut, zero)
+            other = Sub (limit, i)
+            here = Gather <axis = 0> (x, other)
+            p = MatMul (slice, w)
+            s = Add (p, h)
+            h2 = Tanh (s)
+            row = Mul (h2, here)
+            x2 = Identity (x)
+            w2 = Identity (w)
+            on = Less (i2, limit)
+        }
+    >
+    axes = Constant <value = int64[2] {0, 1}> ()
+    sum = ReduceSum <keepdims = 0> (rows, axes)
+    a = MatMul (last, w_end)
+    out0 = Add (sum, a)
+"""
+
 SCAN = """
     last, all = Scan (in1, in0, in2) <
         num_scan_inputs = 2, scan_input_axes = [AXES], scan_input_directions = [BACK],
@@ -248,6 +283,7 @@ def _control() -> list[Case]:
                 constants=(1,),
                 dynamic=dynamic,
             ),
+            Program("Loop", [*steps[:2], 0.5 * w], text=INDEXED, label="indexed", dynamic=dynamic),
             Program("Loop", [x, v], text=_state(SWAP, *sizes), label="swap", dynamic=dynamic),
             Program("Loop", [x, v], text=_state(NESTED, *sizes), label="nested", dynamic=dynamic),
         ]
