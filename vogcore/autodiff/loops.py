@@ -13,6 +13,7 @@ from vogcore.autodiff.registry import Call, Cotangents, inputs_with_gradient
 from vogcore.autodiff.scatters import Scattered, add_scattered, split_off
 from vogcore.autodiff.subgraph import (
     Stream,
+    branches,
     copied,
     hoist,
     own,
@@ -23,6 +24,7 @@ from vogcore.autodiff.subgraph import (
     stacked,
 )
 from vogcore.graph.emit import Emitter
+from vogcore.graph.loop_shapes import trips
 
 __all__ = ["Iterations", "reverse"]
 
@@ -141,22 +143,41 @@ class _BodySweep:
         streams = [(it.reads[i].axis, not it.reads[i].backwards) for i in written]
         streams += [(0, False)] * (len(rows) - len(streams))
         writes = [Stream(v, *how) for v, how in zip(list(copy.outputs)[len(carried_on) :], streams, strict=True)]
-        results = iter(scan_node(emit, copy, start, reads, writes))
 
+        def emit_loop(at: Emitter) -> list[ir.Value]:
+            results = iter(scan_node(at, copy, start, reads, writes))
+            states = [next(results) for _ in self.moving]
+            totals = {value: at.cast(next(results), _dtype(value)) for value in sums}
+            slices = [next(results) for _ in written]
+            for value in outside:
+                total = totals[value] if value in totals else at.zeros_like(value)
+                totals[value] = add_scattered(at, total, [*_stacks(parts[value][0], results)])
+            return [*states, *slices, *(totals[value] for value in outside)]
+
+        def emit_nothing(at: Emitter) -> list[ir.Value]:
+            return [*start[: len(self.moving)], *(at.zeros_like(value) for value in outside)]
+
+        if self._certainly_runs():
+            results = iter(emit_loop(emit))
+        else:  # ONNX Runtime's Scan fails where there is nothing to scan
+            steps = emit.as_scalar(emit.dim(reads[0].value, reads[0].axis))
+            some = emit.compare("Greater", steps, emit.constant(0))
+            results = iter(branches(emit, some, emit_loop, emit_nothing))
         answer: list[ir.Value | None] = [None] * len(it.call.node.inputs)
         for j in self.moving:
             answer[it.first + j] = next(results)
-        totals = {value: emit.cast(next(results), _dtype(value)) for value in sums}
         for i in written:
             answer[it.first + it.count + i] = next(results)
         for value in outside:
-            total = totals[value] if value in totals else emit.zeros_like(value)
-            total = add_scattered(emit, total, [*_stacks(parts[value][0], results)])
             if value in it.call.captured:
-                it.call.captured[value] = total
+                it.call.captured[value] = next(results)
             else:
-                answer[it.first + next(j for j in self.carried if self.constant.get(j) is value)] = total
+                answer[it.first + next(j for j in self.carried if self.constant.get(j) is value)] = next(results)
         return answer
+
+    def _certainly_runs(self) -> bool:
+        node = self.it.call.node
+        return node.op_type == "Scan" or (trips(node, self.it.body) or 0) > 0
 
     def _close(self, states: list[ir.Value], outputs: list[ir.Value]) -> list[Stream]:
         """Give the copy its inputs and outputs; the tensors that it reads slice by slice."""

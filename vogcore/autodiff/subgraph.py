@@ -13,6 +13,7 @@ from vogcore.graph.prepare import node_name
 
 __all__ = [
     "Stream",
+    "branches",
     "copied",
     "hoist",
     "own",
@@ -162,6 +163,27 @@ def scan_node(
     for result, stream in zip(results[len(states) :], writes):
         result.type = stream.value.type
         result.shape = stacked(stream.value) if stream.axis == 0 else None
+    return results
+
+
+def branches(
+    emit: Emitter,
+    condition: ir.Value,
+    yes: Callable[[Emitter], Sequence[ir.Value]],
+    no: Callable[[Emitter], Sequence[ir.Value]],
+) -> tuple[ir.Value, ...]:
+    """Append an If node; ``yes`` and ``no`` emit its branches and return as many values of the same types."""
+    graphs = []
+    for build in (yes, no):
+        graph = ir.Graph([], [], nodes=[], name=emit.name("branch"))
+        inner = Emitter(graph, emit)
+        values = build(inner)
+        for value in values:
+            graph.outputs.append(own(inner, value))
+        graphs.append(graph)
+    results = emit.multi("If", [condition], len(values), {"then_branch": graphs[0], "else_branch": graphs[1]})
+    for result, value in zip(results, values):
+        result.shape, result.type = value.shape, value.type
     return results
 
 

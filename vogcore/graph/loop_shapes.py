@@ -14,7 +14,7 @@ import onnx_ir as ir
 
 from vogcore.graph.shapes import constant, dims
 
-__all__ = ["with_loop_shapes"]
+__all__ = ["trips", "with_loop_shapes"]
 
 Infer = Callable[[onnx.ModelProto], onnx.ModelProto]
 
@@ -68,9 +68,9 @@ def _settle(node: ir.Node, model: ir.Model, infer: Infer) -> None:
         guess = common
     for value, sizes in zip(node.outputs, guess):
         value.shape = None if sizes is None else ir.Shape(sizes)
-    trips = _trips(node, body)
+    known_trips = trips(node, body)
     for value, row in zip(node.outputs[count:], list(body.outputs)[1 + count :], strict=True):
-        value.shape = None if row.shape is None else ir.Shape([trips, *row.shape])
+        value.shape = None if row.shape is None else ir.Shape([known_trips, *row.shape])
 
 
 def _common(first: tuple | None, second: tuple | None) -> tuple | None:
@@ -79,7 +79,7 @@ def _common(first: tuple | None, second: tuple | None) -> tuple | None:
     return tuple(a if a == b else None for a, b in zip(first, second))
 
 
-def _trips(node: ir.Node, body: ir.Graph) -> int | None:
+def trips(node: ir.Node, body: ir.Graph) -> int | None:
     """Number of iterations where it is a constant: nothing but the trip count ends the loop."""
     count, start = constant(node.inputs[0]), constant(node.inputs[1])
     if count is None or (node.inputs[1] is not None and (start is None or not start.all())):
