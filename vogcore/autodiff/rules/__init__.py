@@ -1,5 +1,33 @@
 """Gradient rules by family. Importing this package fills :data:`vogcore.autodiff.registry.RULES`."""
 
-from vogcore.autodiff.rules import activation, arithmetic, control, conv, linalg, norm, pool, recurrent, reduce, shape
+from vogcore.autodiff.rules import (
+    activation,
+    arithmetic,
+    attention,
+    control,
+    conv,
+    fourier,
+    linalg,
+    loss,
+    norm,
+    pool,
+    recurrent,
+    reduce,
+    shape,
+)
 
-__all__ = ["activation", "arithmetic", "control", "conv", "linalg", "norm", "pool", "recurrent", "reduce", "shape"]
+__all__ = [
+    "activation",
+    "arithmetic",
+    "attention",
+    "control",
+    "conv",
+    "fourier",
+    "linalg",
+    "loss",
+    "norm",
+    "pool",
+    "recurrent",
+    "reduce",
+    "shape",
+]
