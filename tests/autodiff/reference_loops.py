@@ -111,6 +111,7 @@ def _unrolled(run, x, w, lengths, h0, c0, direction, layout, functions):
             for t in reversed(order) if back else order:
                 state[0, d, b], state[1, d, b] = cell(x[t, b], state[0, d, b], state[1, d, b])
                 y[t, d, b] = state[0, d, b]
+    state[:, :, lengths == 0] = 0  # as in ONNX Runtime
     if layout:
         y, state = y.transpose(2, 0, 1, 3), state.transpose(0, 2, 1, 3)
     return y.astype(x.dtype), state[0].astype(x.dtype), state[1].astype(x.dtype)

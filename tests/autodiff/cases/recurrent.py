@@ -64,6 +64,7 @@ def _layers() -> list[Case]:
             layer(op, "b", *start, lengths=(4, 1, 3), direction="reverse", dynamic=True),
             layer(op, *start, lengths=(4, 2, 3), direction="bidirectional"),
             layer(op, "b", *start, lengths=(4, 4, 4)),
+            *(layer(op, "b", *start, of=k, lengths=(0, 3, 4)) for k in range(len(start) + 1)),
             layer(op, "b", *start, layout=1),
             layer(op, "b", *start, layout=1, direction="bidirectional", dynamic=True),
             layer(op, "b", *start, clip=0.8),

@@ -264,8 +264,14 @@ class Run:
 
     def d_final(self, output: int) -> ir.Value:
         """Cotangent (B, H) of the last state that output ``output`` returns."""
-        cotangents = self.layer.call.cotangents
-        return self.state(cotangents[output] if output < len(cotangents) else None)
+        layer, cotangents = self.layer, self.layer.call.cotangents
+        result = self.state(cotangents[output] if output < len(cotangents) else None)
+        if layer.mask is None:
+            return result
+        # For a sequence of length zero ONNX Runtime returns zeros, not the initial state.
+        lengths = layer.emit.cast(layer.call.input(LENGTHS), ir.DataType.INT64)
+        some = layer.emit.compare("Greater", lengths, layer.emit.constant(0))
+        return layer.emit.masked(layer.emit.op("Unsqueeze", some, layer.emit.ints(1)), result)
 
     def shifted(self, sequence: ir.Value, start: ir.Value) -> ir.Value:
         """(T, B, H): the state before each step."""
