@@ -10,6 +10,8 @@ import onnx
 from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
 
+from tests.autodiff.reference_loops import LOOPS
+
 
 class Erf(OpRun):
     """onnx computes it in float32."""
@@ -134,7 +136,18 @@ class ConvTranspose(OpRun):
         return (y.astype(x.dtype),)
 
 
-NEW_OPS = [Erf, Gelu, Mean, LpNormalization, LRN, MeanVarianceNormalization, GroupNormalization, MaxPool, ConvTranspose]
+NEW_OPS = [
+    Erf,
+    Gelu,
+    Mean,
+    LpNormalization,
+    LRN,
+    MeanVarianceNormalization,
+    GroupNormalization,
+    MaxPool,
+    ConvTranspose,
+    *LOOPS,
+]
 
 
 def evaluator(model: onnx.ModelProto) -> ReferenceEvaluator:

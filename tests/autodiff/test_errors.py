@@ -164,16 +164,25 @@ def test_gradient_model_given_again():
 def test_branch_that_reads_the_input_is_not_skipped():
     # Its inputs do not say so: the branches read h from outside. A sum beside it would hide the loss.
     branches = {
-        f"{name}_branch": helper.make_graph([node(op, "h", f"{name}_out")], name, [], [value(f"{name}_out", ["N", 4])])
-        for name, op in (("then", "Relu"), ("else", "Tanh"))
+        f"{name}_branch": helper.make_graph(
+            [node(op, "h", f"{name}_out", name="inside", domain=domain)], name, [], [value(f"{name}_out", ["N", 4])]
+        )
+        for name, op, domain in (("then", "Relu", ""), ("else", "Odd", "custom"))
     }
     model = build(
-        [node("MatMul", "x w", "h"), node("If", "flag", "b", **branches), node("Add", "h b", "z")],
+        [
+            node("MatMul", "x w", "h"),
+            node("ReduceMax", "h", "top", keepdims=0),
+            node("Greater", "top zero", "flag"),
+            node("If", "flag", "b", **branches),
+            node("Add", "h b", "z"),
+        ],
         [X],
         [Z],
-        {**SQUARE, "flag": np.asarray(True)},
+        {**SQUARE, "zero": np.float32(0)},
+        domains=["custom"],
     )
-    assert "If node 'the_If'" in refusal(UnsupportedOpError, model)
+    assert "custom.Odd node 'inside'" in refusal(UnsupportedOpError, model)
 
 
 def test_quantised_model_is_refused_at_the_quantisation():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 import onnx_ir as ir
 
@@ -17,24 +17,19 @@ from vogcore.autodiff.registry import (
     inputs_with_gradient,
     outputs_with_gradient,
     qualified_name,
+    read_by_bodies,
 )
 from vogcore.errors import ModelError, UnsupportedOpError
 from vogcore.graph.emit import Emitter
 from vogcore.graph.prepare import node_name
 from vogcore.graph.shapes import dims, is_float, same_dim
 
-__all__ = ["backward", "path_nodes", "unbroadcast"]
+__all__ = ["backward", "path_nodes", "reached", "sweep", "unbroadcast"]
 
 
-def path_nodes(graph: ir.Graph, sources: Sequence[ir.Value], sinks: Sequence[ir.Value]) -> list[ir.Node]:
+def path_nodes(graph: ir.Graph, sources: Iterable[ir.Value], sinks: Iterable[ir.Value]) -> list[ir.Node]:
     """Nodes through which a floating-point change of ``sources`` reaches ``sinks``, in graph order."""
-    active = set(sources)
-    forward = []
-    for node in graph:
-        outputs = _active_outputs(node, active)
-        if outputs:
-            active.update(outputs)
-            forward.append(node)
+    forward, active = reached(graph, sources)
     needed = set(sinks)
     path = []
     for node in reversed(forward):
@@ -42,6 +37,18 @@ def path_nodes(graph: ir.Graph, sources: Sequence[ir.Value], sinks: Sequence[ir.
             needed.update(value for value in inputs_with_gradient(node) if value in active)
             path.append(node)
     return path[::-1]
+
+
+def reached(graph: ir.Graph, sources: Iterable[ir.Value]) -> tuple[list[ir.Node], set[ir.Value]]:
+    """Nodes and values that change with a floating-point change of ``sources``."""
+    active = set(sources)
+    nodes = []
+    for node in graph:
+        outputs = _active_outputs(node, active)
+        if outputs:
+            active.update(outputs)
+            nodes.append(node)
+    return nodes, active
 
 
 def _active_outputs(node: ir.Node, active: set[ir.Value]) -> list[ir.Value]:
@@ -61,10 +68,7 @@ def backward(
     sources: Sequence[ir.Value],
     options: Options = Options(),  # noqa: B008 - frozen
 ) -> dict[ir.Value, ir.Value]:
-    """Append the reverse sweep from ``seeds`` to ``sources``.
-
-    Reverse-mode accumulation (Griewank & Walther 2008, section 3.2): the cotangent of a value is the sum over its
-    uses of the cotangents that the rules of those uses return.
+    """Append the reverse sweep from ``seeds`` to ``sources``, all of which the seeds have to depend on.
 
     Args:
         emit: emitter on the forward graph.
@@ -79,7 +83,26 @@ def backward(
         UnsupportedOpError: an operator on the path has no rule.
         ModelError: an output does not depend on a source.
     """
-    path = path_nodes(emit.graph, sources, list(seeds))
+    gradients = sweep(emit, seeds, sources, options)
+    for source in sources:
+        if source not in gradients:
+            sinks = ", ".join(repr(value.name) for value in seeds)
+            raise ModelError(
+                f"The output {sinks} does not depend on {source.name!r}, so there is nothing to score; choose another "
+                "tensor to differentiate with respect to."
+            )
+    return gradients
+
+
+def sweep(
+    emit: Emitter, seeds: Mapping[ir.Value, ir.Value], sources: Collection[ir.Value], options: Options
+) -> dict[ir.Value, ir.Value]:
+    """Append the reverse sweep; as :func:`backward`, but a source that no seed depends on is left out of the result.
+
+    Reverse-mode accumulation (Griewank & Walther 2008, section 3.2): the cotangent of a value is the sum over its
+    uses of the cotangents that the rules of those uses return.
+    """
+    path = path_nodes(emit.graph, sources, seeds)
     _require_rules(path, options)
     active = set(sources)
     for node in path:
@@ -95,27 +118,17 @@ def backward(
         carriers = set(inputs_with_gradient(node)) & active
         inputs = tuple(node.inputs)  # a rule may rewrite its node
         wanted = tuple(value in carriers for value in inputs)
-        if not any(wanted):
+        inside = dict.fromkeys(value for value in read_by_bodies(node) if value in active and _can_change(value))
+        if not any(wanted) and not inside:
             continue
         emit.scope = f"vogcore/{node_name(node)}"
-        entry = RULES[qualified_name(node)]
-        call = Call(node, emit, cotangents, wanted, options)
-        if not entry.all_outputs and any(cotangent is not None for cotangent in cotangents[1:]):
-            raise call.unsupported("an output other than its first lies between the input and the logits")
+        call = Call(node, emit, cotangents, wanted, options, {**inside})
         if any(want and not _can_change(value) for value, want in zip(inputs, wanted)):
             _require_dequantisation(call)
-        results = [*entry.function(call)]
-        results += [None] * (len(inputs) - len(results))
-        for index, (value, want, result) in enumerate(zip(inputs, wanted, results, strict=True)):
-            if value is None or not want:
-                continue
-            if result is None:
-                raise call.unsupported(f"its input {index} depends on the model's input, which its rule does not cover")
+        for value, result in _apply(call, inputs):
             if not isinstance(result, ir.Value):
                 pending.setdefault(value, []).append(result)
                 continue
-            if entry.broadcasts:
-                result = unbroadcast(emit, result, node.outputs[0], value)
             # A rule may hand on a cotangent it was given, whose shape is known already.
             result.shape = result.shape if result.shape is not None else value.shape
             result.type = result.type if result.type is not None else value.type
@@ -123,14 +136,29 @@ def backward(
     emit.scope = "vogcore"
     for source in sources:
         total = gradients.get(source) or _collect(emit, pending, source)
-        if total is None:
-            sinks = ", ".join(repr(value.name) for value in seeds)
-            raise ModelError(
-                f"The output {sinks} does not depend on {source.name!r}, so there is nothing to score; choose another "
-                "tensor to differentiate with respect to."
-            )
-        gradients[source] = total
+        if total is not None:
+            gradients[source] = total
     return gradients
+
+
+def _apply(call: Call, inputs: Sequence[ir.Value | None]) -> Iterator[tuple[ir.Value, ir.Value | Deferred]]:
+    """Call the rule of a node: what it depends on, with a cotangent for each."""
+    node, entry = call.node, RULES[qualified_name(call.node)]
+    if not entry.all_outputs and any(cotangent is not None for cotangent in call.cotangents[1:]):
+        raise call.unsupported("an output other than its first lies between the input and the logits")
+    results = [*entry.function(call)]
+    results += [None] * (len(inputs) - len(results))
+    for index, (value, want, result) in enumerate(zip(inputs, call.wanted, results, strict=True)):
+        if value is None or not want or (result is None and entry.traces):
+            continue
+        if result is None:
+            raise call.unsupported(f"its input {index} depends on the model's input, which its rule does not cover")
+        if entry.broadcasts and isinstance(result, ir.Value):
+            result = unbroadcast(call.emit, result, node.outputs[0], value)
+        yield value, result
+    if call.captured and not entry.traces:
+        raise call.unsupported("its graphs depend on the model's input, which its rule does not cover")
+    yield from ((value, result) for value, result in call.captured.items() if result is not None)
 
 
 def unbroadcast(emit: Emitter, cotangent: ir.Value, output: ir.Value, target: ir.Value) -> ir.Value:

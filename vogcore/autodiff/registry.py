@@ -8,7 +8,7 @@ is an error that names it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
@@ -28,9 +28,11 @@ __all__ = [
     "Deferred",
     "Options",
     "Rule",
+    "bodies",
     "inputs_with_gradient",
     "outputs_with_gradient",
     "qualified_name",
+    "read_by_bodies",
     "rule",
 ]
 
@@ -73,6 +75,9 @@ class Call:
     wanted: tuple[bool, ...]
     """For every input: does its cotangent have to be computed?"""
     options: Options = Options()
+    captured: dict[ir.Value, ir.Value | None] = field(default_factory=dict)
+    """Values from outside that the node's branches or loop body read and whose cotangents have to be computed. The
+    rule puts the cotangents in; None is left where no output depends on the value."""
 
     @property
     def dy(self) -> ir.Value:
@@ -141,6 +146,9 @@ class Rule:
     all_outputs: bool
     """The function reads the cotangents of all outputs; otherwise a use of a second floating-point output on the path
     is refused."""
+    traces: bool = False
+    """The function itself finds out which inputs the outputs depend on: None for a wanted input means that no output
+    with a cotangent does. (Otherwise it would be an input that the rule does not cover.)"""
 
 
 RULES: dict[str, Rule] = {}
@@ -192,14 +200,16 @@ EXPLAINED = {
 default domain have been by now (:mod:`vogcore.graph.ml`)."""
 
 
-def rule(*ops: str, broadcasts: bool = False, all_outputs: bool = False) -> Callable[[RuleFunction], RuleFunction]:
+def rule(
+    *ops: str, broadcasts: bool = False, all_outputs: bool = False, traces: bool = False
+) -> Callable[[RuleFunction], RuleFunction]:
     """Register a function as the rule of one or more operators."""
 
     def register(function: RuleFunction) -> RuleFunction:
         for op in ops:
             if op in RULES or op in NO_GRADIENT:
                 raise ValueError(f"{op} is registered already")
-            RULES[op] = Rule(function, broadcasts, all_outputs)
+            RULES[op] = Rule(function, broadcasts, all_outputs, traces)
         return function
 
     return register
@@ -214,18 +224,25 @@ def inputs_with_gradient(node: ir.Node) -> Iterator[ir.Value]:
     """Values that the output may depend on differentiably: the inputs, and what a branch or loop body reads."""
     stop = _FROM_SHAPE_OR_TYPE.get(qualified_name(node))
     yield from (value for value in node.inputs[:stop] if value is not None)
+    yield from read_by_bodies(node)
+
+
+def read_by_bodies(node: ir.Node) -> Iterator[ir.Value]:
+    """Values that the branches or the loop body of ``node`` may depend on differentiably, their own ones among them."""
+    for graph in bodies(node):
+        yield from graph.outputs  # a branch may hand an outer value straight on
+        for inner in graph:
+            if any(True for _ in outputs_with_gradient(inner)):
+                yield from inputs_with_gradient(inner)
+
+
+def bodies(node: ir.Node) -> Iterator[ir.Graph]:
+    """The graphs among the attributes of ``node``: branches, the body of a loop."""
     for attribute in node.attributes.values():
         if attribute.type == ir.AttributeType.GRAPH:
-            yield from _read_from_outside(attribute.as_graph())
+            yield attribute.as_graph()
         elif attribute.type == ir.AttributeType.GRAPHS:
-            for graph in attribute.as_graphs():
-                yield from _read_from_outside(graph)
-
-
-def _read_from_outside(graph: ir.Graph) -> Iterator[ir.Value]:
-    yield from graph.outputs  # a branch may hand an outer value straight on
-    for node in graph:
-        yield from inputs_with_gradient(node)
+            yield from attribute.as_graphs()
 
 
 def outputs_with_gradient(node: ir.Node) -> Iterator[ir.Value]:

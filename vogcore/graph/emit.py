@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -14,30 +15,41 @@ from vogcore.graph.shapes import dims, rank, static_dims
 __all__ = ["Emitter"]
 
 
+def _names(graph: ir.Graph) -> set[str | None]:
+    """All names that a graph and the bodies in it use."""
+    taken = {value.name for value in [*graph.inputs, *graph.initializers.values()]}
+    for node in graph.all_nodes():
+        taken |= {node.name} | {value.name for value in node.outputs}
+    return taken | {
+        value.name for inner in graph.subgraphs() for value in [*inner.inputs, *inner.initializers.values()]
+    }
+
+
 class Emitter:
     """Appends nodes and constants to one graph.
 
     Every method returns the new :class:`onnx_ir.Value`. Constants are shared by content. Names are unique and start
     with the name of the forward node whose gradient is being emitted, so that a profile of the gradient graph can be
     read beside the forward graph.
+
+    Args:
+        graph: the graph that nodes are appended to.
+        outer: for the body of a loop or a branch, the emitter of the graph around it. Names are unique over both, and
+            constants are kept in the outermost graph.
+        cpu: whether the outermost graph is meant for the CPU execution provider.
     """
 
-    def __init__(self, graph: ir.Graph, *, cpu: bool = True) -> None:
-        """
-        Args:
-            graph: the graph to append to.
-            cpu: whether it is meant for the CPU execution provider.
-        """
+    def __init__(self, graph: ir.Graph, outer: Emitter | None = None, *, cpu: bool = True) -> None:
+        self.cpu: bool = cpu if outer is None else outer.cpu
         self.graph = graph
-        self.cpu = cpu
-        self.scope = "vogcore"
-        self._counter = 0
-        self._taken = {value.name for node in graph for value in node.outputs} | set(graph.initializers)
-        self._taken |= {value.name for value in graph.inputs} | {node.name for node in graph}
-        self._constants: dict[tuple[str, tuple[int, ...], bytes], ir.Value] = {}
         self._shapes: dict[ir.Value, ir.Value] = {}
+        self.scope: str = "vogcore" if outer is None else outer.scope
+        self._root: ir.Graph = graph if outer is None else outer._root
+        self._counter: Iterator[int] = itertools.count(1) if outer is None else outer._counter
+        self._taken: set[str | None] = _names(graph) if outer is None else outer._taken
+        self._constants: dict[tuple[str, tuple[int, ...], bytes], ir.Value] = {} if outer is None else outer._constants
         self._place: ir.Node | None = None
-        self.one_hots: dict[ir.Value, ir.Value] = {}
+        self.one_hots: dict[ir.Value, ir.Value] = {} if outer is None else outer.one_hots
         """One-hot matrix (N, C) -> the class indices (N,) it was made of: a product with it is a choice of rows."""
 
     @contextlib.contextmanager
@@ -52,8 +64,7 @@ class Emitter:
     def name(self, stem: str) -> str:
         """A value name that the graph does not use yet."""
         while True:
-            self._counter += 1
-            candidate = f"{self.scope}/{stem}_{self._counter}"
+            candidate = f"{self.scope}/{stem}_{next(self._counter)}"
             if candidate not in self._taken:
                 self._taken.add(candidate)
                 return candidate
@@ -69,7 +80,7 @@ class Emitter:
         """Append a node with ``count`` outputs; an operator of another domain names it."""
         name = self.name(op)
         if domain:
-            self.graph.opset_imports.setdefault(domain, 1)
+            self._root.opset_imports.setdefault(domain, 1)
         node = ir.node(op, list(inputs), dict(attributes or {}), domain=domain, num_outputs=count, name=name)
         for index, value in enumerate(node.outputs):
             value.name = name if count == 1 else f"{name}_{index}"
@@ -153,7 +164,7 @@ class Emitter:
             value = ir.Value(name=name, const_value=ir.tensor(content, name=name))
             value.shape = ir.Shape(content.shape)
             value.type = ir.TensorType(value.const_value.dtype)  # type: ignore[union-attr]
-            self.graph.register_initializer(value)
+            self._root.register_initializer(value)
             self._constants[key] = value
         return self._constants[key]
 

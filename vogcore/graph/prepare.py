@@ -1,9 +1,9 @@
 """Bring a forward model into the form that differentiation works on.
 
 Requires: a model that :func:`vogcore.graph.load.load_model` accepts.
-Ensures: default-domain opset of at least 18; no local functions, no Constant nodes, no initializers among the inputs,
-no nodes that the outputs do not need; no operators of ai.onnx.ml that the default domain can express; shapes inferred
-as far as ONNX can; evaluation mode.
+Ensures: default-domain opset of at least 18; no local functions, no Constant nodes, no initializers in bodies or
+among the inputs, no nodes that the outputs do not need; no operators of ai.onnx.ml that the default domain can express;
+shapes inferred as far as ONNX can, and also what loops carry; evaluation mode.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import onnx_ir.passes.common as passes
 from onnx import shape_inference, version_converter
 
 from vogcore.errors import ModelError
+from vogcore.graph.loop_shapes import with_loop_shapes
 from vogcore.graph.ml import lower_ml, without_maps
 from vogcore.graph.own_operators import NONE, OwnOperators, restore, stand_ins
 from vogcore.graph.shapes import constant
@@ -58,6 +59,7 @@ def prepare(model: onnx.ModelProto, own: OwnOperators = NONE) -> ir.Model:
     _match_bounds(result.graph)
     if lower_ml(result.graph):
         result = ir.from_proto(_infer_shapes(ir.to_proto(result), own))
+    result = with_loop_shapes(result, lambda part: _infer_shapes(part, own))
     passes.RemoveUnusedNodesPass()(result)
     return result
 
@@ -68,6 +70,7 @@ def _simplified(model: ir.Model, own: OwnOperators) -> ir.Model:
         _require_one_opset(model)
         passes.InlinePass(lambda function: (function.domain, function.name) not in own)(model)
     passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
+    passes.LiftSubgraphInitializersToMainGraphPass()(model)
     passes.RemoveInitializersFromInputsPass()(model)
     # Older formats required every initializer among the inputs.
     model.ir_version = max(model.ir_version, INITIALIZERS_APART)

@@ -25,12 +25,15 @@ class Case:
     dynamic: bool = False
     """Leave the sizes of the inputs open."""
     label: str = ""
+    of: int = 0
+    """The output that is differentiated."""
 
     @property
     def id(self) -> str:
         shapes = "-".join("x".join(map(str, np.shape(a))) if a is not None else "none" for a in self.inputs)
         settings = ",".join(f"{k}={v}" for k, v in self.attributes.items())
-        parts = [self.op, self.label, shapes, settings, f"v{self.opset}", "dynamic" if self.dynamic else ""]
+        output = f"output {self.of}" if self.of else ""
+        parts = [self.op, self.label, output, shapes, settings, f"v{self.opset}", "dynamic" if self.dynamic else ""]
         return ":".join(part for part in parts if part)
 
     @property
@@ -56,7 +59,7 @@ class Case:
             for i, a in enumerate(self.inputs)
             if a is not None and i not in self.wrt
         ]
-        graph = helper.make_graph([node], "case", inputs, [_untyped(outs[0])], fixed)
+        graph = helper.make_graph([node], "case", inputs, [_untyped(outs[self.of])], fixed)
         return helper.make_model(graph, opset_imports=[helper.make_opsetid("", self.opset)], ir_version=9)
 
 

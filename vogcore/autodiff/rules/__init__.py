@@ -4,6 +4,7 @@ from vogcore.autodiff.rules import (
     activation,
     arithmetic,
     attention,
+    control,
     conv,
     fourier,
     linalg,
@@ -11,6 +12,7 @@ from vogcore.autodiff.rules import (
     norm,
     pool,
     quantise,
+    recurrent,
     reduce,
     shape,
 )
@@ -19,6 +21,7 @@ __all__ = [
     "activation",
     "arithmetic",
     "attention",
+    "control",
     "conv",
     "fourier",
     "linalg",
@@ -26,6 +29,7 @@ __all__ = [
     "norm",
     "pool",
     "quantise",
+    "recurrent",
     "reduce",
     "shape",
 ]

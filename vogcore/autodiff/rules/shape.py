@@ -116,9 +116,10 @@ def slice_(call: Call) -> Cotangents:
             dy = pad_axis(call, dy, axis, emit.ints(begin), emit.ints(size[0] - max(end, begin)))
             continue
         # The same slice of the positions tells where every element came from, whatever the sizes and steps.
-        here = [call.input(1), call.input(2)]
+        here = [emit.cast(call.input(k), ir.DataType.INT64) for k in (1, 2)]  # int32 will not go with our int64
         here = [emit.op("Slice", value, emit.ints(i), emit.ints(i + 1)) for value in here]
         step = call.optional(4)
+        step = None if step is None else emit.cast(step, ir.DataType.INT64)
         here += [emit.ints(0)] + ([emit.op("Slice", step, emit.ints(i), emit.ints(i + 1))] if step is not None else [])
         positions = emit.op("Slice", emit.positions(x, axis), *here)
         dy = scatter_along_axis(call, x, axis, positions, dy)
