@@ -10,6 +10,8 @@ import onnx
 from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
 
+from tests.autodiff.reference_index import INDEX_OPS
+
 
 class Erf(OpRun):
     """onnx computes it in float32."""
@@ -100,4 +102,4 @@ class ConvTranspose(OpRun):
 
 def evaluator(model: onnx.ModelProto) -> ReferenceEvaluator:
     """A float64 evaluator of ``model``."""
-    return ReferenceEvaluator(model, new_ops=[Erf, Gelu, Mean, MaxPool, ConvTranspose])
+    return ReferenceEvaluator(model, new_ops=[Erf, Gelu, Mean, MaxPool, ConvTranspose, *INDEX_OPS])

@@ -132,7 +132,7 @@ NO_GRADIENT: frozenset[str] = frozenset(
     {
         "And", "ArgMax", "ArgMin", "BitShift", "BitwiseAnd", "BitwiseNot", "BitwiseOr", "BitwiseXor", "Ceil",
         "Constant", "ConstantOfShape", "Equal", "EyeLike", "Floor", "Greater", "GreaterOrEqual", "IsInf",
-        "IsNaN", "Less", "LessOrEqual", "Multinomial", "NonZero", "Not", "OneHot", "Or", "RandomNormal",
+        "IsNaN", "Less", "LessOrEqual", "Multinomial", "NonZero", "Not", "Or", "RandomNormal",
         "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Range", "Round", "Shape", "Sign", "Size",
         "Unique", "Xor"
     }
