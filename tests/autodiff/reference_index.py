@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from onnx.reference.op_run import OpRun
+from onnx.reference.ops import op_resize
 from onnx.reference.ops.op_scatter_elements import scatter_elements
 
 
@@ -36,4 +37,33 @@ class Pad(OpRun):
         return (np.pad(data[tuple(place)], widths, mode=mode, **fill),)
 
 
-INDEX_OPS: list[type[OpRun]] = [GatherElements, Scatter, Pad]
+class Upsample(OpRun):
+    """onnx has the nearest pixel and whole scales only; output pixel o comes from o / scale."""
+
+    def _run(self, x, scale=None, mode="nearest", scales=None):
+        for axis, factor in enumerate(scale if scales is None else scales):
+            size = x.shape[axis]
+            at = np.arange(int(size * factor)) / factor
+            low = np.floor(at).astype(int)
+            high = np.minimum(low + 1, size - 1)
+            part = (at - low).reshape([-1 if a == axis else 1 for a in range(x.ndim)]) if mode == "linear" else 0.0
+            x = np.take(x, low, axis) * (1 - part) + np.take(x, high, axis) * part
+        return (x,)
+
+
+class Resize(OpRun):
+    """onnx does not know the form of opset 10, with scales as its second and last input."""
+
+    def _run(self, x, roi=None, scales=None, sizes=None, **attributes):
+        if scales is not None or sizes is not None:
+            return op_resize.Resize._run(self, x, roi, scales, sizes, **attributes)
+        for axis, scale in enumerate(roi):
+            factors = [scale if a == axis else 1 for a in range(x.ndim)]
+            if attributes["mode"] == "nearest" and scale < 1:
+                x = np.take(x, np.ceil(np.arange(int(x.shape[axis] * scale)) / scale).astype(int), axis)
+            else:
+                x = Upsample._run(self, x, factors, attributes["mode"])[0]
+        return (x,)
+
+
+INDEX_OPS: list[type[OpRun]] = [GatherElements, Scatter, Pad, Upsample, Resize]

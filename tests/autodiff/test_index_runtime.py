@@ -7,7 +7,7 @@ import onnx
 import pytest
 from onnx import TensorProto, numpy_helper
 
-from tests.autodiff.cases import einsum, index, layout, reduce, shape
+from tests.autodiff.cases import einsum, index, layout, reduce, resize, shape
 from tests.autodiff.cases.case import Case
 from tests.autodiff.reference import evaluator
 from tests.autodiff.sessions import session
@@ -45,3 +45,20 @@ def test_onnx_runtime_agrees_in_single_precision(case: Case) -> None:
     for got, value in zip(session(gradient).run(None, narrow), wanted, strict=True):
         assert got.dtype == np.float32
         np.testing.assert_allclose(got, value, rtol=1e-4, atol=1e-5 * max(1.0, float(np.abs(value).max(initial=0))))
+
+
+@pytest.mark.parametrize("case", resize.CASES, ids=lambda case: case.id)
+def test_resampling_and_its_gradient_are_adjoint_in_onnx_runtime(case: Case) -> None:
+    """<c, R d> = <Rᵀ c, d> for R as ONNX Runtime has it, which is not the reference evaluator's at every rounding."""
+    rng = np.random.default_rng(3)
+    model = single(case.model())
+    zero = np.zeros_like(case.inputs[0], np.float32)
+    direction = rng.normal(size=zero.shape).astype(np.float32)
+    forward = session(model)
+    change = forward.run(None, {"in0": direction})[0] - forward.run(None, {"in0": zero})[0]
+    cotangent = rng.normal(size=change.shape).astype(np.float32)
+    value, gradient = session(vjp_model(model, ["in0"])).run(None, {"in0": direction, "vogcore_cotangent": cotangent})
+    assert gradient.shape == zero.shape
+    scale = float(np.abs(gradient * direction).sum())
+    got, wanted = float((gradient * direction).sum()), float((cotangent * change).sum())
+    assert got == pytest.approx(wanted, rel=1e-5, abs=1e-5 * scale)

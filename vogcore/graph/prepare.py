@@ -15,6 +15,7 @@ import onnx_ir.passes.common as passes
 from onnx import shape_inference, version_converter
 
 from vogcore.errors import ModelError
+from vogcore.graph.resampling import name_old_resampling
 from vogcore.graph.shapes import constant
 
 __all__ = ["MINIMUM_OPSET", "node_name", "prepare"]
@@ -42,8 +43,10 @@ def prepare(model: onnx.ModelProto) -> ir.Model:
     """
     # Functions first: the version converter would drop their bodies.
     model = ir.to_proto(_simplified(ir.from_proto(model)))
+    before = next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), None)
     model = _infer_shapes(_raise_opset(model))
     result = _simplified(ir.from_proto(model))  # the converter writes Constant nodes
+    name_old_resampling(result, before)
     passes.RemoveUnusedNodesPass()(result)
     return result
 
