@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from onnx.reference.op_run import OpRun
-from onnx.reference.ops import op_resize
+from onnx.reference.ops import op_resize, op_roi_align
 from onnx.reference.ops.op_scatter_elements import scatter_elements
 
 
@@ -66,4 +66,39 @@ class Resize(OpRun):
         return (x,)
 
 
-INDEX_OPS: list[type[OpRun]] = [GatherElements, Scatter, Pad, Upsample, Resize]
+class GridSample(OpRun):
+    """onnx keeps its coordinates in float32; torch, whose operator this is, keeps them in float64."""
+
+    def _run(self, x, grid, align_corners=0, mode="linear", padding_mode="zeros"):
+        import torch
+
+        name = {"linear": "bilinear", "cubic": "bicubic"}.get(mode, mode)
+        sampled = torch.nn.functional.grid_sample(
+            torch.tensor(x), torch.tensor(grid), name, padding_mode, bool(align_corners)
+        )
+        return (sampled.numpy(),)
+
+
+class AffineGrid(OpRun):
+    """onnx computes it in float32."""
+
+    def _run(self, theta, size, align_corners=0):
+        import torch
+
+        # A batch of one may be asked for several images: the points are those of each of them.
+        shape = [theta.shape[0], *size.tolist()[1:]]
+        return (torch.nn.functional.affine_grid(torch.tensor(theta), shape, bool(align_corners)).numpy(),)
+
+
+class RoiAlign(OpRun):
+    """onnx gives the form of opset 10, which had no attribute for the coordinates, the default of later ones."""
+
+    def _run(self, x, rois, images, coordinate_transformation_mode=None, **attributes):
+        if self.run_params["opsets"][""] < 16:
+            coordinate_transformation_mode = "output_half_pixel"
+        mapping = coordinate_transformation_mode or "half_pixel"
+        own = op_roi_align.RoiAlign(self.onnx_node, self.run_params)
+        return own._run(x, rois, images, coordinate_transformation_mode=mapping, **attributes)
+
+
+INDEX_OPS: list[type[OpRun]] = [GatherElements, Scatter, Pad, Upsample, Resize, GridSample, AffineGrid, RoiAlign]

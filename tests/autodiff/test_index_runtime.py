@@ -7,13 +7,13 @@ import onnx
 import pytest
 from onnx import TensorProto, numpy_helper
 
-from tests.autodiff.cases import einsum, index, layout, reduce, resize, shape
+from tests.autodiff.cases import einsum, index, layout, reduce, resize, sampling, shape
 from tests.autodiff.cases.case import Case
 from tests.autodiff.reference import evaluator
 from tests.autodiff.sessions import session
 from vogcore.autodiff import vjp_model
 
-FAMILIES = (einsum, index, layout, reduce, shape)
+FAMILIES = (einsum, index, layout, reduce, sampling, shape)
 # The order of an unsorted TopK is the runtime's own.
 CASES = [case for family in FAMILIES for case in family.CASES if case.attributes.get("sorted", 1)]
 
@@ -57,7 +57,7 @@ def test_resampling_and_its_gradient_are_adjoint_in_onnx_runtime(case: Case) -> 
     forward = session(model)
     change = forward.run(None, {"in0": direction})[0] - forward.run(None, {"in0": zero})[0]
     cotangent = rng.normal(size=change.shape).astype(np.float32)
-    value, gradient = session(vjp_model(model, ["in0"])).run(None, {"in0": direction, "vogcore_cotangent": cotangent})
+    _value, gradient = session(vjp_model(model, ["in0"])).run(None, {"in0": direction, "vogcore_cotangent": cotangent})
     assert gradient.shape == zero.shape
     scale = float(np.abs(gradient * direction).sum())
     got, wanted = float((gradient * direction).sum()), float((cotangent * change).sum())
