@@ -67,23 +67,22 @@ def center_crop_pad(call: Call) -> Cotangents:
     emit, x, y = call.emit, call.x, call.y
     n = call.rank_of(x)
     axes = [axis % n for axis in call.attribute("axes", range(n))]
-    begins: list[int | ir.Value] = []
-    ends: list[int | ir.Value] = []
+    # The amounts of all axes, as in shape.pad_axis.
+    begins: list[int | ir.Value] = [0] * n
+    ends: list[int | ir.Value] = [0] * n
     wanted = call.known(1)
     for index, axis in enumerate(axes):
         size = extent(emit, x, axis)
         if isinstance(size, int) and wanted is not None:
             missing = size - int(wanted[index])  # above zero: it was cropped, so the cotangent is padded
             # Halves are rounded towards zero, for crops and pads alike.
-            begins.append(int(missing / 2))
-            ends.append(missing - int(missing / 2))
+            begins[axis] = int(missing / 2)
+            ends[axis] = missing - int(missing / 2)
             continue
         there = emit.op("Sub", emit.dim(x, axis), emit.op("Slice", emit.shape(y), emit.ints(axis), emit.ints(axis + 1)))
         half = emit.op("Div", there, emit.ints(2))  # integer division in ONNX is towards zero, too
-        begins.append(half)
-        ends.append(emit.op("Sub", there, half))
-    pads = shape_of(emit, *begins, *ends)
-    return [emit.op("Pad", call.dy, pads, emit.scalar(0.0, x), emit.ints(*axes), like=x)]
+        begins[axis], ends[axis] = half, emit.op("Sub", there, half)
+    return [emit.op("Pad", call.dy, shape_of(emit, *begins, *ends), emit.scalar(0.0, x), like=x)]
 
 
 @rule("Col2Im")
