@@ -15,7 +15,9 @@ import onnx_ir.passes.common as passes
 from onnx import shape_inference, version_converter
 
 from vogcore.errors import ModelError
+from vogcore.graph.join_slices import join_slices
 from vogcore.graph.resampling import name_old_resampling
+from vogcore.graph.sequences import write_out_sequences
 from vogcore.graph.shapes import constant
 
 __all__ = ["MINIMUM_OPSET", "node_name", "prepare"]
@@ -47,6 +49,8 @@ def prepare(model: onnx.ModelProto) -> ir.Model:
     model = _infer_shapes(_raise_opset(model))
     result = _simplified(ir.from_proto(model))  # the converter writes Constant nodes
     name_old_resampling(result, before)
+    write_out_sequences(result.graph)
+    join_slices(result.graph)
     passes.RemoveUnusedNodesPass()(result)
     return result
 
