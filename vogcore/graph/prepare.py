@@ -16,7 +16,7 @@ from onnx import shape_inference, version_converter
 
 from vogcore.errors import ModelError
 from vogcore.graph.join_slices import join_slices
-from vogcore.graph.resampling import name_old_resampling
+from vogcore.graph.old_operators import keep_old_meanings
 from vogcore.graph.sequences import write_out_sequences
 from vogcore.graph.shapes import constant
 
@@ -48,7 +48,7 @@ def prepare(model: onnx.ModelProto) -> ir.Model:
     before = next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), None)
     model = _infer_shapes(_raise_opset(model))
     result = _simplified(ir.from_proto(model))  # the converter writes Constant nodes
-    name_old_resampling(result, before)
+    keep_old_meanings(result, before)
     write_out_sequences(result.graph)
     join_slices(result.graph)
     passes.RemoveUnusedNodesPass()(result)
