@@ -84,6 +84,13 @@ class ConvTranspose(OpRun):
         full = [
             (i - 1) * s + (k - 1) * d + 1 + o for i, s, k, d, o in zip(x.shape[2:], strides, kernel, dilations, extra)
         ]
+        if output_shape or auto_pad in ("SAME_UPPER", "SAME_LOWER"):
+            wanted = output_shape or [min(i * s, f) for i, s, f in zip(x.shape[2:], strides, full)]
+            room = [f - w for f, w in zip(full, wanted)]
+            first = [max(r, 0) // 2 if auto_pad == "SAME_UPPER" else max(r, 0) - max(r, 0) // 2 for r in room]
+            pads = [*first, *(r - b for r, b in zip(room, first))]
+            full = [f + max(-r, 0) for f, r in zip(full, room)]
+            pads = [max(p, 0) for p in pads]
         per = w.shape[1]
         y = np.zeros((x.shape[0], per * group, *full))
         for g in range(group):

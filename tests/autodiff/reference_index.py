@@ -101,4 +101,22 @@ class RoiAlign(OpRun):
         return own._run(x, rois, images, coordinate_transformation_mode=mapping, **attributes)
 
 
-INDEX_OPS: list[type[OpRun]] = [GatherElements, Scatter, Pad, Upsample, Resize, GridSample, AffineGrid, RoiAlign]
+class GlobalLpPool(OpRun):
+    """onnx does not have it."""
+
+    def _run(self, x, p=2):
+        axes = tuple(range(2, x.ndim))
+        return ((np.abs(x) ** p).sum(axes, keepdims=True) ** (1 / p),)
+
+
+INDEX_OPS: list[type[OpRun]] = [
+    GatherElements,
+    Scatter,
+    Pad,
+    Upsample,
+    Resize,
+    GridSample,
+    AffineGrid,
+    RoiAlign,
+    GlobalLpPool,
+]

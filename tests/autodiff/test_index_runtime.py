@@ -7,13 +7,24 @@ import onnx
 import pytest
 from onnx import TensorProto, numpy_helper
 
-from tests.autodiff.cases import einsum, index, layout, reduce, resize, sampling, shape
+from tests.autodiff.cases import (
+    conv_transpose,
+    einsum,
+    fourier,
+    index,
+    layout,
+    pool_norm,
+    reduce,
+    resize,
+    sampling,
+    shape,
+)  # fmt: skip
 from tests.autodiff.cases.case import Case
 from tests.autodiff.reference import evaluator
 from tests.autodiff.sessions import session
 from vogcore.autodiff import vjp_model
 
-FAMILIES = (einsum, index, layout, reduce, sampling, shape)
+FAMILIES = (conv_transpose, einsum, fourier, index, layout, pool_norm, reduce, sampling, shape)
 # The order of an unsorted TopK is the runtime's own.
 CASES = [case for family in FAMILIES for case in family.CASES if case.attributes.get("sorted", 1)]
 
