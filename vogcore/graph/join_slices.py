@@ -3,22 +3,22 @@
 Exporters take the query, key and value of attention out of one projection by three Slice or Gather nodes. The
 gradient of each would be padded to full size and the three added up: five passes over memory instead of one.
 
-Requires: shapes inferred as far as possible; constants as initializers.
+Requires: a prepared graph, shapes inferred.
 Ensures: where at least two nodes take disjoint, constant parts of one floating-point value along one axis of known
 size, they are outputs of one Split: ranges (Slice with step 1, Gather of one position) directly, and every s-th element
 (Slices with step s from different starts, as in patch merging) after a Reshape that makes the s phases an axis. The
-numbers of the forward graph, its value names and its outputs stay as they were.
+numbers of the forward graph, its outputs and what has to be kept stay as they were.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
-import numpy as np
 import onnx_ir as ir
 
+from vogcore.graph.emit import Emitter
 from vogcore.graph.shapes import constant, dims, is_float
 
 __all__ = ["join_slices"]
@@ -38,24 +38,34 @@ class Piece:
     """The axis is gone from the node's output (a Gather of one position given as a scalar)."""
 
 
-def join_slices(graph: ir.Graph) -> None:
-    """Rewrite the graph in place; see the module."""
+def join_slices(emit: Emitter, keep: Collection[ir.Value] = ()) -> None:
+    """Rewrite the graph of ``emit`` in place; nodes that make a value of ``keep`` or an output of it stay."""
+    graph = emit.graph
     for value in _values(graph):
         if not is_float(value) or len(value.uses()) < 2:
             continue
-        pieces = [piece for node in dict.fromkeys(user for user, _ in value.uses()) if (piece := _piece(node, value))]
         groups: dict[tuple[int, int], list[Piece]] = {}
-        for piece in pieces:
-            if piece.node.graph is graph:
+        for node in dict.fromkeys(user for user, _ in value.uses()):
+            part = node.outputs[0] if node.graph is graph else None
+            if part is None or part in keep or part.is_graph_output():
+                continue
+            piece = _piece(node, value)
+            if piece is not None:
                 groups.setdefault((piece.axis, piece.step), []).append(piece)
         # One Split for a value: the largest group.
         for (axis, step), group in sorted(groups.items(), key=lambda item: -len(item[1])):
-            if step == 1 and _disjoint(group):
-                _split_ranges(graph, value, axis, group)
-                break
-            if step > 1 and len({piece.start for piece in group}) > 1 and (shape := _phases(value, axis, step)):
-                _split_phases(graph, value, axis, step, shape, group)
-                break
+            places = {piece.node for piece in group}
+            emit.scope = group[0].node.name or "vogcore"
+            shape = _phases(value, axis, step) if step > 1 and len({piece.start for piece in group}) > 1 else None
+            if shape is None and not (step == 1 and _disjoint(group)):
+                continue
+            with emit.before(next(node for node in graph if node in places)):
+                if shape is None:
+                    _split_ranges(emit, value, axis, group)
+                else:
+                    _split_phases(emit, value, axis, step, shape, group)
+            graph.remove(places, safe=True)
+            break
 
 
 def _values(graph: ir.Graph) -> Iterator[ir.Value]:
@@ -107,14 +117,13 @@ def _disjoint(group: list[Piece]) -> bool:
     return len(ranges) > 1 and all(before[1] <= after[0] for before, after in pairwise(ranges))
 
 
-def _split_ranges(graph: ir.Graph, value: ir.Value, axis: int, group: list[Piece]) -> None:
+def _split_ranges(emit: Emitter, value: ir.Value, axis: int, group: list[Piece]) -> None:
     bounds = sorted({0, group[0].size, *(piece.start for piece in group), *(piece.stop for piece in group)})
-    lengths = [after - before for before, after in pairwise(bounds)]
-    parts = _split(graph, group, value, axis, lengths)
+    parts = _split(emit, value, axis, [after - before for before, after in pairwise(bounds)])
     by_start = dict(zip(bounds, parts))
     for drops in (False, True):
         chosen = [piece for piece in group if piece.drops_axis is drops]
-        _hand_over(graph, chosen, by_start, axis if drops else None)
+        _hand_over(emit, chosen, by_start, axis if drops else None)
 
 
 def _phases(value: ir.Value, axis: int, step: int) -> list[int] | None:
@@ -127,76 +136,27 @@ def _phases(value: ir.Value, axis: int, step: int) -> list[int] | None:
     return [*[0] * axis, size // step, step, *(other if isinstance(other, int) else -1 for other in behind)]
 
 
-def _split_phases(graph: ir.Graph, value: ir.Value, axis: int, step: int, shape: list[int], group: list[Piece]) -> None:
-    reshape = _node(graph, "Reshape", [value, _ints(graph, value, shape)], value)
-    graph.insert_before(_first(graph, group), reshape)
-    apart = reshape.outputs[0]
+def _split_phases(emit: Emitter, value: ir.Value, axis: int, step: int, shape: list[int], group: list[Piece]) -> None:
     sizes = list(dims(value) or ())
+    apart = emit.op("Reshape", value, emit.ints(*shape))
     apart.shape = ir.Shape([*sizes[:axis], shape[axis], step, *sizes[axis + 1 :]])
-    parts = _split(graph, group, apart, axis + 1, [1] * step)
-    _hand_over(graph, group, dict(enumerate(parts)), axis + 1)
+    parts = _split(emit, apart, axis + 1, [1] * step)
+    _hand_over(emit, group, dict(enumerate(parts)), axis + 1)
 
 
-def _split(graph: ir.Graph, group: list[Piece], value: ir.Value, axis: int, lengths: list[int]) -> tuple[ir.Value, ...]:
-    """A Split in front of the first of the nodes that it stands for."""
+def _split(emit: Emitter, value: ir.Value, axis: int, lengths: list[int]) -> tuple[ir.Value, ...]:
     sizes = list(dims(value) or ())
-    node = _node(graph, "Split", [value, _ints(graph, value, lengths)], value, len(lengths), {"axis": axis})
-    for part, length in zip(node.outputs, lengths, strict=True):
-        part.shape = ir.Shape([*sizes[:axis], length, *sizes[axis + 1 :]])
-    graph.insert_before(_first(graph, group), node)
-    return tuple(node.outputs)
+    parts = emit.multi("Split", [value, emit.ints(*lengths)], len(lengths), {"axis": axis})
+    for part, length in zip(parts, lengths, strict=True):
+        part.shape, part.type = ir.Shape([*sizes[:axis], length, *sizes[axis + 1 :]]), value.type
+    return parts
 
 
-def _hand_over(graph: ir.Graph, group: list[Piece], parts: dict[int, ir.Value], drop: int | None) -> None:
+def _hand_over(emit: Emitter, group: list[Piece], parts: dict[int, ir.Value], drop: int | None) -> None:
     """Let the parts, by their start, take the places of the outputs of the nodes, without the axis ``drop``."""
-    taken: dict[int, ir.Value] = {}
-    for piece in sorted(group, key=lambda piece: not piece.node.outputs[0].is_graph_output()):
-        if piece.start in taken and not piece.node.outputs[0].is_graph_output():  # the same part once more
-            ir.convenience.replace_all_uses_with(piece.node.outputs[0], taken[piece.start])
-            graph.remove(piece.node, safe=True)
-            continue
-        part = parts[piece.start]
-        # An Identity where no axis is dropped: the runtime removes it, and the value keeps its name.
-        inputs = [part] if drop is None else [part, _ints(graph, part, [drop])]
-        new = ir.node("Identity" if drop is None else "Squeeze", inputs, name=piece.node.name)
-        ir.convenience.replace_nodes_and_values(graph, piece.node, [piece.node], [new], piece.node.outputs, new.outputs)
-        taken[piece.start] = new.outputs[0]
-
-
-def _node(
-    graph: ir.Graph,
-    op: str,
-    inputs: list[ir.Value],
-    like: ir.Value,
-    count: int = 1,
-    attributes: dict[str, int] | None = None,
-) -> ir.Node:
-    name = _free_name(graph, f"{like.name}/{op}")
-    node = ir.node(op, inputs, attributes or {}, num_outputs=count, name=name)
-    for index, value in enumerate(node.outputs):
-        value.name = f"{name}_{index}"
-        value.type = like.type
-    return node
-
-
-def _ints(graph: ir.Graph, like: ir.Value, numbers: list[int]) -> ir.Value:
-    name = _free_name(graph, f"{like.name}/{'_'.join(map(str, numbers[:4]))}")
-    value = ir.Value(name=name, const_value=ir.tensor(np.asarray(numbers, np.int64), name=name))
-    value.shape, value.type = ir.Shape([len(numbers)]), ir.TensorType(ir.DataType.INT64)
-    graph.register_initializer(value)
-    return value
-
-
-def _free_name(graph: ir.Graph, stem: str) -> str:
-    taken = set(graph.initializers) | {node.name for node in graph} | {value.name for value in graph.inputs}
-    taken |= {value.name for node in graph for value in node.outputs}
-    name, count = stem, 0
-    while name in taken:
-        count += 1
-        name = f"{stem}_{count}"
-    return name
-
-
-def _first(graph: ir.Graph, group: list[Piece]) -> ir.Node:
-    wanted = {piece.node for piece in group}
-    return next(node for node in graph if node in wanted)
+    ready: dict[int, ir.Value] = {}
+    for piece in group:
+        part, old = parts[piece.start], piece.node.outputs[0]
+        if piece.start not in ready:
+            ready[piece.start] = part if drop is None else emit.op("Squeeze", part, emit.ints(drop), like=old)
+        ir.convenience.replace_all_uses_with(old, ready[piece.start])

@@ -1,7 +1,41 @@
 """Gradient rules by family. Importing this package fills :data:`vogcore.autodiff.registry.RULES`."""
 
-from vogcore.autodiff.rules import activation, arithmetic, conv, linalg, norm, pool, reduce, shape  # isort: skip
-from vogcore.autodiff.rules import einsum, fourier, index, layout, pool_norm, resize, sampling  # isort: skip
+from vogcore.autodiff.rules import (
+    activation,
+    arithmetic,
+    attention,
+    conv,
+    einsum,
+    fourier,
+    index,
+    layout,
+    linalg,
+    loss,
+    norm,
+    pool,
+    pool_norm,
+    reduce,
+    resize,
+    sampling,
+    shape,
+)
 
-__all__ = ["activation", "arithmetic", "conv", "linalg", "norm", "pool", "reduce", "shape"]
-__all__ += ["einsum", "fourier", "index", "layout", "pool_norm", "resize", "sampling"]
+__all__ = [
+    "activation",
+    "arithmetic",
+    "attention",
+    "conv",
+    "einsum",
+    "fourier",
+    "index",
+    "layout",
+    "linalg",
+    "loss",
+    "norm",
+    "pool",
+    "pool_norm",
+    "reduce",
+    "resize",
+    "sampling",
+    "shape",
+]
