@@ -18,7 +18,6 @@ from onnx.reference import ReferenceEvaluator
 from tests.autodiff.reference import evaluator
 from tests.autodiff.sessions import session
 from vogcore.autodiff import vjp_model
-from vogcore.autodiff.registry import RULES
 from vogcore.errors import VogcoreError
 from vogcore.graph.prepare import prepare
 
@@ -58,7 +57,6 @@ SMALLER = {
     "pytorch-operator/operator_maxpool": [2, 3, 50],
 }
 STEP = 1e-6
-AWAITED = {"pytorch-operator/operator_symbolic_override": "InstanceNormalization", "simple/shrink": "Shrink"}
 
 
 def randomised(model: onnx.ModelProto, rng: np.random.Generator) -> onnx.ModelProto:
@@ -115,8 +113,6 @@ def examples(path: Path, model: onnx.ModelProto, rng: np.random.Generator) -> di
 
 @pytest.mark.parametrize("name", [name for name in MODELS if name not in WITHOUT_GRADIENT])
 def test_gradient_agrees_with_central_differences(name: str) -> None:
-    if AWAITED.get(name, "Relu") not in RULES:
-        pytest.skip(f"{AWAITED[name]} has no rule")
     rng = np.random.default_rng(sum(name.encode()))
     stored = onnx.load(MODELS[name])
     if name in SMALLER:
