@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import numpy as np
 import onnx_ir as ir
 
 from vogcore.autodiff.registry import Call, Cotangents, rule
@@ -198,8 +197,3 @@ def eye(emit: Emitter, value: ir.Value, axis: int, dtype: ir.DataType) -> ir.Val
     along = emit.positions(value, axis)
     rows = emit.op("Reshape", along, emit.ints(-1, 1))
     return emit.cast(emit.compare("Equal", rows, along), dtype)
-
-
-def static_positions(array: np.ndarray | None) -> list[int] | None:
-    """A constant as a list of integers."""
-    return None if array is None else [int(number) for number in np.asarray(array).reshape(-1)]
