@@ -19,7 +19,9 @@ from onnx import shape_inference, version_converter
 from vogcore.errors import ModelError
 from vogcore.graph.loop_shapes import with_loop_shapes
 from vogcore.graph.ml import lower_ml, without_maps
+from vogcore.graph.old_operators import keep_old_meanings
 from vogcore.graph.own_operators import NONE, OwnOperators, restore, stand_ins
+from vogcore.graph.sequences import write_out_sequences
 from vogcore.graph.shapes import constant
 
 __all__ = ["MINIMUM_OPSET", "node_name", "prepare"]
@@ -54,8 +56,11 @@ def prepare(model: onnx.ModelProto, own: OwnOperators = NONE) -> ir.Model:
     """
     # Functions first: the version converter would drop their bodies.
     model = ir.to_proto(_simplified(ir.from_proto(without_maps(model)), own))
+    before = next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), None)
     model = _infer_shapes(_raise_opset(model, own), own)
     result = _simplified(ir.from_proto(model), own)  # the converter writes Constant nodes
+    keep_old_meanings(result, before)
+    write_out_sequences(result.graph)
     _match_bounds(result.graph)
     if lower_ml(result.graph):
         result = ir.from_proto(_infer_shapes(ir.to_proto(result), own))

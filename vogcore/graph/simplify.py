@@ -12,6 +12,7 @@ import onnx_ir as ir
 
 from vogcore.graph.emit import Emitter
 from vogcore.graph.gelu import recognise_gelu
+from vogcore.graph.join_slices import join_slices
 from vogcore.graph.merge_transposes import merge_transposes
 from vogcore.graph.narrow import narrow
 from vogcore.graph.relu_after_pool import relu_after_pool
@@ -31,6 +32,7 @@ def simplify(emit: Emitter, keep: Collection[ir.Value]) -> None:
     merge_transposes(emit.graph, keep)
     _drop_unused(emit.graph, keep)  # what is left of a pattern would count as a use of its inputs
     narrow(emit, keep)
+    join_slices(emit, keep)
     _drop_unused(emit.graph, keep)
 
 

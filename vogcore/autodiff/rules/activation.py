@@ -88,7 +88,8 @@ def prelu(call: Call) -> Cotangents:
 def clip(call: Call) -> Cotangents:
     """y = min(max(x, low), high): dx = dy where low <= x <= high, for torch.clamp keeps the gradient at the bounds.
 
-    torch.relu6, which is exported as a Clip to (0, 6), drops it there: 0 is common in front of it.
+    torch.relu6, which is exported as a Clip to (0, 6), drops it there: 0 is common in front of it. Bounds that are
+    computed get the sum of dy where they are the result.
     """
     emit, x, result = call.emit, call.x, call.dy
     bounds = [None if (known := call.known(i)) is None else float(known.reshape(-1)[0]) for i in (1, 2)]
@@ -97,7 +98,23 @@ def clip(call: Call) -> Cotangents:
         bound = call.optional(index)
         if bound is not None:
             result = emit.masked(emit.compare(op, x, bound), result)
-    return [result]
+    return [result, *(_bound_cotangent(call, i) if want else None for i, want in enumerate(call.wanted) if i)]
+
+
+def _bound_cotangent(call: Call, index: int) -> ir.Value:
+    """Sum of dy where the lower (1) or upper (2) bound is the result; the upper one wins where they cross."""
+    emit, bound, other = call.emit, call.input(index), call.optional(3 - index)
+    reached = emit.compare("Less" if index == 1 else "Greater", call.x, bound)
+    if other is not None:
+        crossed = emit.compare("Less" if index == 1 else "Greater", other, bound)
+        if index == 1:
+            reached = emit.typed(ir.DataType.BOOL, "And", reached, emit.typed(ir.DataType.BOOL, "Not", crossed))
+        else:
+            reached = emit.typed(ir.DataType.BOOL, "Or", reached, crossed)
+    dtype = call.x.dtype or ir.DataType.FLOAT
+    wide = ir.DataType.FLOAT if dtype in (ir.DataType.FLOAT16, ir.DataType.BFLOAT16) else dtype
+    summed = emit.op("ReduceSum", emit.cast(emit.masked(reached, call.dy), wide), keepdims=0)
+    return emit.reshape_like(emit.cast(summed, dtype), bound)
 
 
 @rule("Sigmoid")

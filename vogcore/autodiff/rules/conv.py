@@ -16,6 +16,7 @@ import numpy as np
 import onnx_ir as ir
 
 from vogcore.autodiff.registry import Call, Cotangents, Deferred, rule
+from vogcore.autodiff.rules.conv_weights import weight_cotangent
 from vogcore.autodiff.rules.phases import FEW_CHANNELS, few_channel_cotangent, phase_cotangents
 from vogcore.autodiff.rules.shape import END
 from vogcore.autodiff.rules.window import Window, window
@@ -42,10 +43,10 @@ def transposed(call: Call, dy: ir.Value, weight: ir.Value, geometry: Window, gro
     reached = emit.op("Slice", emit.shape(full), emit.ints(2), emit.ints(END))
     begin, end = emit.ints(*geometry.begin), emit.ints(*geometry.end)
     padded = emit.op("Add", emit.op("Add", spatial, begin), end)
-    missing = emit.op("Concat", emit.ints(*[0] * n), emit.op("Sub", padded, reached), axis=0)
-    axes = emit.ints(*range(2, 2 + n))
-    grown = emit.op("Pad", full, missing, emit.scalar(0.0, like), axes)
-    return emit.op("Slice", grown, begin, emit.op("Add", begin, spatial), axes)
+    # The amounts of all axes, as in shape.pad_axis.
+    missing = emit.op("Concat", emit.ints(*[0] * (n + 4)), emit.op("Sub", padded, reached), axis=0)
+    grown = emit.op("Pad", full, missing, emit.scalar(0.0, like))
+    return emit.op("Slice", grown, begin, emit.op("Add", begin, spatial), emit.ints(*range(2, 2 + n)))
 
 
 def _flipped(call: Call, weight: ir.Value, group: int) -> ir.Value:
@@ -124,33 +125,70 @@ def conv(call: Call) -> Cotangents:
 
 @rule("ConvTranspose")
 def conv_transpose(call: Call) -> Cotangents:
-    """Y is a transposed convolution of X, so dX is the ordinary convolution of dY with the same weights."""
+    """Y is a transposed convolution of X, so dX is the ordinary convolution of dY with the same weights.
+
+    dW is that of this ordinary convolution, with X and dY in each other's place; dB = dY summed.
+    """
     emit, weight = call.emit, call.input(1)
-    if call.wanted[1] or (len(call.wanted) > 2 and call.wanted[2]):
-        raise call.unsupported("its weights depend on the input, and only gradients with respect to X are known")
-    if call.attribute("auto_pad", "NOTSET") not in ("NOTSET", "VALID") or call.attribute("output_shape"):
-        raise call.unsupported("auto_pad and output_shape are not covered; export it with explicit pads")
     sizes = static_dims(weight)
     kernel = call.attribute("kernel_shape") or (sizes[2:] if sizes is not None else None)
     if kernel is None:
         raise call.unsupported("the shape of its weights is not known")
-    geometry = window(call, tuple(kernel))
-    # output_padding added positions at the end that came from no window: leave them out again.
-    extra = call.attribute("output_padding", [0] * len(kernel))
-    pads = [*geometry.begin, *(e - o for e, o in zip(geometry.end, extra))]
-    dy = call.dy
+    n, group = len(kernel), call.attribute("group", 1)
+    geometry = _transposed_window(call, tuple(kernel))
+    dy, pads = call.dy, geometry.pads
     if min(pads) < 0:
-        cut = [max(-p, 0) for p in pads[len(kernel) :]]
+        cut = [max(-p, 0) for p in geometry.end]
         axes = [axis + 2 for axis, c in enumerate(cut) if c]
         dy = emit.op("Slice", dy, emit.ints(*[0] * len(axes)), emit.ints(*(-c for c in cut if c)), emit.ints(*axes))
         pads = [max(p, 0) for p in pads]
-    result = emit.op(
-        "Conv",
-        dy,
-        weight,
-        strides=list(geometry.strides),
-        dilations=list(geometry.dilations),
-        group=call.attribute("group", 1),
-        pads=pads,
-    )
-    return [result]
+    results: list[ir.Value | None] = [None] * len(call.node.inputs)
+    if call.wanted[0]:
+        results[0] = emit.op(
+            "Conv",
+            dy,
+            weight,
+            strides=list(geometry.strides),
+            dilations=list(geometry.dilations),
+            group=group,
+            pads=pads,
+        )
+    if call.wanted[1]:
+        window_ = Window(geometry.kernel, geometry.strides, geometry.dilations, tuple(pads[:n]), tuple(pads[n:]))
+        results[1] = weight_cotangent(call, dy, call.x, window_, group, weight)
+    if len(call.wanted) > 2 and call.wanted[2]:
+        results[2] = emit.op("ReduceSum", call.dy, emit.ints(0, *range(2, 2 + n)), keepdims=0)
+    return results
+
+
+def _transposed_window(call: Call, kernel: tuple[int, ...]) -> Window:
+    """The window of the ordinary convolution that a ConvTranspose is the adjoint of.
+
+    Its end padding is negative where the output has positions at its end that came from no window.
+    """
+    n = len(kernel)
+    strides, dilations = (tuple(call.attribute(name, [1] * n)) for name in ("strides", "dilations"))
+    pads, extra = call.attribute("pads", [0] * 2 * n), call.attribute("output_padding", [0] * n)
+    auto, wanted = call.attribute("auto_pad", "NOTSET"), call.attribute("output_shape")
+    begin, end = pads[:n], pads[n:]
+    extents = [(k - 1) * d + 1 for k, d in zip(kernel, dilations)]
+    totals = None
+    if wanted:
+        sizes = static_dims(call.x, range(2, 2 + n))
+        if sizes is None:
+            raise call.unsupported("output_shape needs a known image size; export it with explicit pads")
+        totals = [s * (i - 1) + o + e - w for s, i, o, e, w in zip(strides, sizes, extra, extents, wanted[-n:])]
+    elif auto in ("SAME_UPPER", "SAME_LOWER"):
+        if any(extra):
+            raise call.unsupported(
+                f"ONNX and ONNX Runtime disagree on output_padding with auto_pad={auto}; export it with explicit pads"
+            )
+        totals = [max(e - s, 0) for e, s in zip(extents, strides)]
+    elif auto == "VALID":
+        begin, end = [0] * n, [0] * n
+    if totals is not None:
+        halves = [max(total, 0) // 2 for total in totals]
+        begin = halves if auto == "SAME_UPPER" else [max(t, 0) - h for t, h in zip(totals, halves)]
+        end = [total - b for total, b in zip(totals, begin)]
+    # output_padding added positions at the end that came from no window, too.
+    return Window(kernel, strides, dilations, tuple(begin), tuple(e - o for e, o in zip(end, extra)))

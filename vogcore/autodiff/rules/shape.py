@@ -7,7 +7,7 @@ import onnx_ir as ir
 
 from vogcore.autodiff.registry import Call, Cotangents, rule
 from vogcore.graph.emit import Emitter
-from vogcore.graph.shapes import dims, static_dims
+from vogcore.graph.shapes import constant, dims, static_dims
 
 END = np.iinfo(np.int64).max
 
@@ -42,11 +42,52 @@ def scatter_along_axis(call: Call, like: ir.Value, axis: int, positions: ir.Valu
     return scatter_add(emit, whole, indices, value, axis)
 
 
-def pad_axis(call: Call, value: ir.Value, axis: int, before: ir.Value, after: ir.Value) -> ir.Value:
-    """``value`` with zeros in front of and behind it along ``axis``."""
+MOST_ROUNDS = 4
+"""Up to so many repetitions of a position, gathering in rounds is preferred to ScatterElements, which ONNX Runtime
+runs on one thread."""
+
+
+def place_along_axis(call: Call, like: ir.Value, axis: int, positions: np.ndarray, value: ir.Value) -> ir.Value:
+    """As :func:`scatter_along_axis`, for constant positions and a known size of ``like`` along the axis.
+
+    Every place of the result gathers the slice of ``value`` that belongs there, or a slice of zeros; positions that
+    occur several times take several rounds.
+    """
     emit = call.emit
-    pads = emit.op("Concat", before, after, axis=0)
-    return emit.op("Pad", value, pads, emit.scalar(0.0, value), emit.ints(axis))
+    ((size,), count) = static_dims(like, [axis]) or (0,), positions.size
+    positions = np.asarray(positions, np.int64).reshape(-1) % max(size, 1)
+    if count and np.all(np.diff(positions) == 1):
+        first, rest = int(positions[0]), int(size - positions[-1] - 1)
+        return pad_axis(call, value, axis, emit.ints(first), emit.ints(rest)) if first or rest else value
+    _, inverse, repeats = np.unique(positions, return_inverse=True, return_counts=True)
+    if not count or repeats.max() > MOST_ROUNDS:
+        return scatter_along_axis(call, like, axis, emit.ints(*positions.tolist()), value)
+    order = np.argsort(inverse, kind="stable")
+    earlier = np.empty(count, np.int64)  # how often the same position came before
+    earlier[order] = np.arange(count) - np.repeat(np.cumsum(repeats) - repeats, repeats)
+    sources = np.full((repeats.max(), size), count)  # the slice behind the last one holds zeros
+    sources[earlier, positions] = np.arange(count)
+    if np.any(sources == count):
+        value = pad_axis(call, value, axis, emit.ints(0), emit.ints(1))
+    total: ir.Value | None = None
+    for source in sources:
+        part = emit.op("Gather", value, emit.ints(*source.tolist()), axis=axis)
+        total = part if total is None else emit.op("Add", total, part)
+    assert total is not None
+    return total
+
+
+def pad_axis(call: Call, value: ir.Value, axis: int, before: ir.Value, after: ir.Value) -> ir.Value:
+    """``value``, of the rank of x, with zeros in front of and behind it along ``axis``."""
+    emit, n = call.emit, call.rank_of(call.x)
+    # The amounts of all axes, for ONNX Runtime 1.31 moves a Transpose wrongly past a Pad that names its axes.
+    first, second = constant(before), constant(after)
+    if first is not None and second is not None:
+        pads = emit.ints(*[0] * axis, int(first[0]), *[0] * (n - 1), int(second[0]), *[0] * (n - 1 - axis))
+    else:
+        zeros = [emit.ints(*[0] * count) for count in (axis, n - 1, n - 1 - axis)]
+        pads = emit.op("Concat", zeros[0], before, zeros[1], after, zeros[2], axis=0)
+    return emit.op("Pad", value, pads, emit.scalar(0.0, value))
 
 
 @rule("Reshape", "Flatten", "Squeeze", "Unsqueeze")
@@ -111,9 +152,9 @@ def slice_(call: Call) -> Cotangents:
     for i, raw in enumerate(axes.tolist()):
         axis = raw % n
         size = static_dims(x, [axis])
-        if starts is not None and ends is not None and steps is not None and int(steps[i]) == 1 and size is not None:
-            begin, end, _ = slice(int(starts[i]), int(ends[i]), 1).indices(size[0])
-            dy = pad_axis(call, dy, axis, emit.ints(begin), emit.ints(size[0] - max(end, begin)))
+        if starts is not None and ends is not None and steps is not None and size is not None:
+            taken = np.arange(size[0])[slice(int(starts[i]), int(ends[i]), int(steps[i]))]
+            dy = place_along_axis(call, x, axis, taken, dy)
             continue
         # The same slice of the positions tells where every element came from, whatever the sizes and steps.
         here = [emit.cast(call.input(k), ir.DataType.INT64) for k in (1, 2)]  # int32 will not go with our int64
@@ -142,13 +183,10 @@ def gather(call: Call) -> Cotangents:
     index_rank = call.rank_of(indices)
     known, size = call.known(1), static_dims(x, [axis])
     dy = call.dy
-    if known is not None and known.size == 1 and size is not None:
-        position = int(known.reshape(-1)[0]) % size[0]
-        if index_rank != 1:
-            dy = _one_axis(call, dy, axis, index_rank)
-        return [pad_axis(call, dy, axis, emit.ints(position), emit.ints(size[0] - position - 1))]
     if index_rank != 1:
         dy = _one_axis(call, dy, axis, index_rank)
+    if known is not None and size is not None:
+        return [place_along_axis(call, x, axis, known.reshape(-1), dy)]
     positions = emit.op("Reshape", emit.cast(indices, ir.DataType.INT64), emit.ints(-1))
     return [scatter_along_axis(call, x, axis, positions, dy)]
 
@@ -190,13 +228,12 @@ def pad(call: Call) -> Cotangents:
             continue
         if mode == "constant":
             # Negative padding cuts; padding by the opposite amounts restores the shape, with zeros where it cut.
-            dy = emit.op(
-                "Pad",
-                dy,
-                emit.op("Concat", emit.op("Neg", before), emit.op("Neg", after), axis=0),
-                emit.scalar(0.0, dy),
-                emit.ints(axis),
-            )
+            dy = pad_axis(call, dy, axis, emit.op("Neg", before), emit.op("Neg", after))
+            continue
+        size = static_dims(x, [axis])
+        if amounts is not None and size is not None and min(amounts[i], amounts[count + i]) >= 0:
+            taken = np.pad(np.arange(size[0]), (int(amounts[i]), int(amounts[count + i])), mode=mode)
+            dy = place_along_axis(call, x, axis, taken, dy)
             continue
         pair = emit.op("Concat", before, after, axis=0)
         positions = emit.multi("Pad", [emit.positions(x, axis), pair], 1, {"mode": mode})[0]
