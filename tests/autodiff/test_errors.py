@@ -165,10 +165,16 @@ def test_branch_that_reads_the_input_is_not_skipped():
         for name, op in (("then", "Relu"), ("else", "Tanh"))
     }
     model = build(
-        [node("MatMul", "x w", "h"), node("If", "flag", "b", **branches), node("Add", "h b", "z")],
+        [
+            node("MatMul", "x w", "h"),
+            node("ReduceMax", "x", "m", keepdims=0),
+            node("Greater", "m zero", "flag"),
+            node("If", "flag", "b", **branches),
+            node("Add", "h b", "z"),
+        ],
         [X],
         [Z],
-        {**SQUARE, "flag": np.asarray(True)},
+        {**SQUARE, "zero": np.float32(0)},
     )
     assert "If node 'the_If'" in refusal(UnsupportedOpError, model)
 

@@ -1,8 +1,9 @@
 """Bring a forward model into the form that differentiation works on.
 
 Requires: a model that :func:`vogcore.graph.load.load_model` accepts.
-Ensures: default-domain opset of at least 18; no local functions, no Constant nodes, no initializers among the inputs,
-no nodes that the outputs do not need; shapes inferred as far as ONNX can; evaluation mode.
+Ensures: default-domain opset of at least 18, and no higher than the nodes need; no local functions, no Constant nodes,
+no If with a constant condition, no initializers among the inputs, no nodes that the outputs do not need; arithmetic on
+known sizes computed, shapes inferred as far as ONNX and that arithmetic go; evaluation mode.
 """
 
 from __future__ import annotations
@@ -12,9 +13,13 @@ import logging
 import onnx
 import onnx_ir as ir
 import onnx_ir.passes.common as passes
-from onnx import shape_inference, version_converter
 
 from vogcore.errors import ModelError
+from vogcore.graph.branches import inline_constant_branches
+from vogcore.graph.decompose import decompose_for_cuda
+from vogcore.graph.fold import fold_shape_arithmetic
+from vogcore.graph.lower_opset import lower_opset
+from vogcore.graph.onnx_passes import infer_shapes, inline_converting, raise_opset
 from vogcore.graph.shapes import constant
 
 __all__ = ["MINIMUM_OPSET", "node_name", "prepare"]
@@ -25,6 +30,15 @@ MINIMUM_OPSET = 18
 INITIALIZERS_APART = 4
 """First version of the file format in which initializers need not be inputs."""
 
+_ROUNDS = 8
+"""Most rounds of folding: each can decide a branch, or give a shape, that the next one builds on."""
+
+_FORMAT_OF_18 = 8
+"""Version of the file format that came with opset 18."""
+
+_OLD_TYPES = {ir.DataType(number) for number in range(1, 17)}
+"""Element types that this format has, up to bfloat16."""
+
 # onnx-ir tells about every value it could not lift or fold; none of it concerns the user of a gradient graph.
 logging.getLogger("onnx_ir").setLevel(logging.ERROR)
 
@@ -34,79 +48,99 @@ def node_name(node: ir.Node) -> str:
     return node.name or (node.outputs[0].name if node.outputs else "") or "(unnamed)"
 
 
-def prepare(model: onnx.ModelProto) -> ir.Model:
+def prepare(model: onnx.ModelProto, *, opset: str = "lowest") -> ir.Model:
     """Return an in-memory copy of ``model`` ready for differentiation; ``model`` is left as it is.
+
+    Args:
+        model: the forward model. Its weights are shared, not copied.
+        opset: ``"lowest"`` lowers the opset as far as the nodes allow, to 18 at the least; ``"cuda"`` also writes out
+            operators that only newer opsets have, where that takes the model to an opset that the CUDA provider
+            covers; ``"keep"`` leaves an opset from 18 on as it is.
 
     Raises:
         ModelError: the opset cannot be raised to 18, or a node was left in training mode.
     """
-    # Functions first: the version converter would drop their bodies.
-    model = ir.to_proto(_simplified(ir.from_proto(model)))
-    model = _infer_shapes(_raise_opset(model))
-    result = _simplified(ir.from_proto(model))  # the converter writes Constant nodes
-    passes.RemoveUnusedNodesPass()(result)
-    return result
+    work = _without_functions(ir.from_proto(model))
+    _simplify(work)
+    version = work.opset_imports.get("")
+    if version is not None and version < MINIMUM_OPSET:
+        work = raise_opset(work, MINIMUM_OPSET)
+        _simplify(work)  # the converter writes Constant nodes
+    passes.RemoveUnusedNodesPass()(work)  # shape inference costs by the node
+    work = infer_shapes(work)
+    for _ in range(_ROUNDS):
+        found = fold_shape_arithmetic(work)
+        if not inline_constant_branches(work) and not found:
+            break
+        passes.RemoveUnusedNodesPass()(work)
+        work = infer_shapes(work)
+    _require_fixed_dropout(work.graph)
+    if opset == "cuda":
+        decompose_for_cuda(work)
+    if opset != "keep":
+        lower_opset(work)
+    passes.RemoveUnusedNodesPass()(work)
+    _lower_format(work)
+    return work
 
 
-def _simplified(model: ir.Model) -> ir.Model:
-    """Functions inlined, constants and overridable inputs turned into plain initializers; refused in training mode."""
-    if model.functions:
-        _require_one_opset(model)
-        passes.InlinePass()(model)
+def _without_functions(model: ir.Model) -> ir.Model:
+    """Local functions inlined, each converted to the opset of the model where it has another one."""
+    if not model.functions:
+        return model
+    versions = {function.opset_imports[""] for function in model.functions.values() if "" in function.opset_imports}
+    own = model.opset_imports.get("")
+    if own is None:  # nothing but calls in the main graph
+        model.opset_imports[""] = max(versions, default=MINIMUM_OPSET)
+    elif versions - {own}:
+        highest = max(own, *versions)
+        if highest > own:
+            functions = dict(model.functions)
+            model.functions.clear()  # the converter would drop their bodies
+            model = raise_opset(model, highest)
+            model.functions.update(functions)
+        return inline_converting(model)
+    if versions - {model.opset_imports[""]}:
+        return inline_converting(model)
+    passes.InlinePass()(model)
+    return model
+
+
+def _simplify(model: ir.Model) -> None:
+    """Constants and overridable inputs turned into plain initializers; refused in training mode."""
     passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
     passes.RemoveInitializersFromInputsPass()(model)
     # Older formats required every initializer among the inputs.
     model.ir_version = max(model.ir_version, INITIALIZERS_APART)
-    _require_evaluation_mode(model.graph)
-    return model
+    _require_fixed_normalization(model.graph)
 
 
-def _require_one_opset(model: ir.Model) -> None:
-    """Inlining keeps the nodes of a function as they are, which is right at its own opset only."""
-    version = model.opset_imports.get("")
-    for function in model.functions.values():
-        own = function.opset_imports.get("")
-        if own is not None and version is not None and own != version:
-            raise ModelError(
-                f"The local function {function.name!r} has opset {own} but the model has opset {version}; export the "
-                "model again without local functions."
-            )
+def _lower_format(model: ir.Model) -> None:
+    """The version of the file format that the opset came with, where no newer element type needs a newer one.
+
+    ONNX Runtime refuses a file of a newer format than it knows, whatever is in it.
+    """
+    values = [*model.graph.inputs, *model.graph.initializers.values()]
+    values += [value for node in model.graph.all_nodes() for value in node.outputs]
+    if all(value.dtype is None or value.dtype in _OLD_TYPES for value in values):
+        imports = [onnx.helper.make_opsetid(domain, version) for domain, version in model.opset_imports.items()]
+        needed = onnx.helper.find_min_ir_version_for(imports, ignore_unknown=True)
+        model.ir_version = min(model.ir_version, max(needed, _FORMAT_OF_18))
 
 
-def _raise_opset(model: onnx.ModelProto) -> onnx.ModelProto:
-    version = next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), None)
-    if version is None or version >= MINIMUM_OPSET:
-        return model
-    try:
-        return version_converter.convert_version(model, MINIMUM_OPSET)
-    except Exception as error:  # noqa: BLE001 - the C++ converter raises bare RuntimeErrors and assertion texts
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ModelError(
-            f"The model has opset {version} and ONNX could not raise it to {MINIMUM_OPSET} ({reason}); "
-            f"export it again with opset {MINIMUM_OPSET} or newer."
-        ) from None
-
-
-def _infer_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
-    if model.ByteSize() >= onnx.checker.MAXIMUM_PROTOBUF:
-        return model  # the C++ pass would serialise it
-    try:
-        return shape_inference.infer_shapes(model, data_prop=True)
-    except Exception:  # noqa: BLE001 - rules read sizes at run time; those that need a rank say so
-        return model
-
-
-def _require_evaluation_mode(graph: ir.Graph) -> None:
+def _require_fixed_normalization(graph: ir.Graph) -> None:
     for node in graph.all_nodes():
-        if node.domain not in ("", "ai.onnx"):
-            continue
-        if node.op_type == "Dropout" and len(node.inputs) > 2 and node.inputs[2] is not None:
-            mode = constant(node.inputs[2])
-            if mode is None or bool(mode.any()):
-                raise ModelError(_training_message(node))
-        if node.op_type == "BatchNormalization":
+        if node.op_type == "BatchNormalization" and node.domain in ("", "ai.onnx"):
             attribute = node.attributes.get("training_mode")
             if (attribute is not None and attribute.as_int()) or len(node.outputs) > 1:
+                raise ModelError(_training_message(node))
+
+
+def _require_fixed_dropout(graph: ir.Graph) -> None:
+    for node in graph.all_nodes():
+        if node.op_type == "Dropout" and node.domain in ("", "ai.onnx") and len(node.inputs) > 2:
+            mode = constant(node.inputs[2])
+            if node.inputs[2] is not None and (mode is None or bool(mode.any())):
                 raise ModelError(_training_message(node))
 
 
