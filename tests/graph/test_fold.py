@@ -232,8 +232,8 @@ def arithmetic(draw: st.DrawFn) -> onnx.ModelProto:
             nodes.append(node("Concat", f"{a} {b}", f"v{i}", name=f"v{i}", axis=0))
         elif kind == "slice":
             weights |= {f"b{i}": np.asarray([draw(st.sampled_from([0, -1]))], np.int64)}
-            weights |= {f"e{i}": np.asarray([draw(st.sampled_from([2**63 - 1, 1, -(2**63)]))], np.int64)}
-            weights |= {f"s{i}": np.asarray([draw(st.sampled_from([1, -1]))], np.int64)}
+            end, step = draw(st.sampled_from([(2**63 - 1, 1), (1, 1), (-1, 1), (1, -1), (-(2**63), -1)]))
+            weights |= {f"e{i}": np.asarray([end], np.int64), f"s{i}": np.asarray([step], np.int64)}
             nodes.append(node("Slice", f"{a} b{i} e{i} axis0 s{i}", f"w{i}", name=f"w{i}"))
             nodes.append(node("Concat", f"w{i} {one}", f"v{i}", name=f"v{i}", axis=0))  # never empty
         elif kind == "where":

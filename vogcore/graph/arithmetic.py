@@ -43,6 +43,8 @@ def _slice(node: ir.Node, inputs: Sequence[Any]) -> Any:
     steps = _axes(node, inputs, 4) or [1] * len(starts)
     index: list[Any] = [slice(None)] * x.ndim
     for axis, start, end, step in zip(axes, starts, ends, steps, strict=True):
+        if step < 0 and int(end) >= np.iinfo(np.int32).max:
+            raise ValueError  # "to the end", backwards: ONNX Runtime goes to the beginning, the specification nowhere
         low = None if step < 0 and int(end) < -x.shape[axis] else int(end)
         index[axis] = slice(int(start), low, step)
     return x[tuple(index)]
