@@ -66,6 +66,10 @@ def _reshape(node: ir.Node, inputs: Sequence[Any]) -> Any:
     return inputs[0].reshape(target)
 
 
+def _transpose(node: ir.Node, inputs: Sequence[Any]) -> Any:
+    return np.transpose(inputs[0], node.attributes["perm"].as_ints() if "perm" in node.attributes else None)
+
+
 def _cast(node: ir.Node, inputs: Sequence[Any]) -> Any:
     source, target = node.inputs[0], ir.DataType(node.attributes["to"].as_int())
     if target not in FOLDED or source is None:
@@ -174,6 +178,7 @@ MOVES: dict[str, Evaluate] = {
     "Reshape": _reshape,
     "Slice": _slice,
     "Squeeze": _squeeze,
+    "Transpose": _transpose,
     "Unsqueeze": _unsqueeze,
 }
 """Operators that move numbers, known ones or not."""

@@ -13,13 +13,14 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
 from vogcore.graph.arithmetic import EVALUATE, FOLDED, INTEGERS, LARGEST, MOVES, PAIRS, TRUTHS
+from vogcore.graph.onnx_passes import is_invented
 from vogcore.graph.shapes import constant, dims
 
 __all__ = ["fold_shape_arithmetic"]
@@ -119,23 +120,59 @@ def _objects(items: Sequence[Any]) -> Content:
 
 
 def _arithmetic(node: ir.Node, inputs: Sequence[Content | None]) -> Content | None:
-    """Sums and products with open sizes in them: only what leaves a size as it is keeps its name."""
+    """What can be said with open sizes among the operands: element by element."""
+    operands = [content for content in inputs if content is not None]
+    if len(operands) < len(inputs):
+        return None
     if node.op_type == "Cast":
         target = ir.DataType(node.attributes["to"].as_int())
         return inputs[0] if target in (ir.DataType.INT64, ir.DataType.INT32) else None
-    if node.op_type not in ("Add", "Sub", "Mul", "Div") or inputs[0] is None or inputs[1] is None:
+    function: Callable[..., Any]
+    if node.op_type in _NEUTRAL:
+        function = _with_neutral(node.op_type)
+    elif node.op_type in ("Equal", "Where"):
+        function = _equal if node.op_type == "Equal" else _chosen
+    else:
         return None
-    neutral = 0 if node.op_type in ("Add", "Sub") else 1
-    function = PAIRS[node.op_type][0]
+    with contextlib.suppress(ValueError):  # shapes that do not broadcast
+        return np.asarray(np.frompyfunc(function, len(inputs), 1)(*operands), dtype=object)
+    return None
+
+
+def _is_number(item: Any) -> bool:
+    return item is not None and not isinstance(item, str)
+
+
+def _equal(left: Any, right: Any) -> bool | None:
+    if _is_number(left) and _is_number(right):
+        return bool(left == right)
+    if isinstance(left, str) and left == right:
+        return True
+    number, name = (left, right) if _is_number(left) else (right, left)
+    return False if _is_number(number) and number < 0 and isinstance(name, str) else None  # a size is never negative
+
+
+def _chosen(condition: Any, yes: Any, no: Any) -> Any:
+    if condition is None:
+        return yes if yes == no else None
+    return yes if condition else no
+
+
+def _with_neutral(op: str) -> Callable[[Any, Any], Any]:
+    """Sums and products: adding nothing and multiplying by one leave a size as it is."""
+    neutral, function = _NEUTRAL[op], PAIRS[op][0]
 
     def combine(left: Any, right: Any) -> Any:
-        if not isinstance(left, str | None) and not isinstance(right, str | None):
+        if _is_number(left) and _is_number(right):
             return function(left, right)
-        if right == neutral:
+        if _is_number(right) and right == neutral:
             return left
-        return right if left == neutral and node.op_type in ("Add", "Mul") else None
+        return right if op in ("Add", "Mul") and _is_number(left) and left == neutral else None
 
-    return np.asarray(np.frompyfunc(combine, 2, 1)(inputs[0], inputs[1]), dtype=object)
+    return combine
+
+
+_NEUTRAL = {"Add": 0, "Sub": 0, "Mul": 1, "Div": 1}
 
 
 def _replace(graph: ir.Graph, node: ir.Node, content: Content) -> bool:
@@ -186,10 +223,14 @@ def _shape_of_result(node: ir.Node, known: dict[ir.Value, Content]) -> bool:
         sizes = _broadcast(node.inputs[0], sizes or [])
     if sizes is None:
         return False
+    # Names that inference made up serve to cancel sizes above, but tell nothing that it does not know itself.
+    sizes = [None if is_invented(s) else int(s) if isinstance(s, int | np.integer) else s for s in sizes]
     old = dims(output)
     if old is not None and len(old) == len(sizes):
-        sizes = [new if isinstance(new, int) or before is None else before for before, new in zip(old, sizes)]
-    sizes = [int(size) if isinstance(size, int | np.integer) else size for size in sizes]
+        sizes = [
+            new if new is not None and (before is None or is_invented(before) or isinstance(new, int)) else before
+            for before, new in zip(old, sizes)
+        ]
     if old == tuple(sizes):
         return False
     output.shape = ir.Shape(sizes)

@@ -15,20 +15,34 @@ from onnx import inliner, shape_inference, version_converter
 
 from vogcore.errors import ModelError
 
-__all__ = ["infer_shapes", "inline_converting", "raise_opset"]
+__all__ = ["infer_shapes", "inline_converting", "is_invented", "raise_opset"]
 
 _SMALL = 1024
 """Bytes up to which an initializer stays: shapes, axes, scales, whose content these passes read."""
 
 
 def infer_shapes(model: ir.Model) -> ir.Model:
-    """A model with types and shapes as far as ONNX can infer them; ``model`` where it cannot at all."""
+    """A model with types and shapes as far as ONNX can infer them; ``model`` where it cannot at all.
+
+    Names of open sizes that an earlier inference made up are inferred anew: now they may have a size, or a name of the
+    model's own.
+    """
+    for node in model.graph:
+        for value in node.outputs:
+            if value.shape is not None and any(is_invented(size) for size in value.shape):
+                value.shape = ir.Shape([None if is_invented(size) else size for size in value.shape])
     for data_prop in (True, False):
         try:
             return _without_weights(model, lambda proto: shape_inference.infer_shapes(proto, data_prop=data_prop))  # noqa: B023
         except Exception:  # noqa: BLE001 - the C++ pass raises bare RuntimeErrors; rules read sizes at run time then
             continue
     return model
+
+
+def is_invented(size: object) -> bool:
+    """True for the name that ONNX's inference gives to an open size of its own accord."""
+    name = size.value if isinstance(size, ir.SymbolicDim) else size
+    return isinstance(name, str) and name.startswith("unk__")
 
 
 def raise_opset(model: ir.Model, opset: int) -> ir.Model:
