@@ -5,12 +5,14 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import pytest
+import torch
 from onnx import TensorProto, defs, numpy_helper
 
 from tests.autodiff.cases import CASES, Case
 from tests.autodiff.reference import evaluator as evaluator_of
+from tests.autodiff.test_models import NETWORKS, build, export, run
 from tests.autodiff.test_rules import directional_difference
-from vogcore.autodiff import vjp_model
+from vogcore.autodiff import gradient_model, vjp_model
 from vogcore.autodiff.registry import RULES
 from vogcore.graph.cuda import CLEAN_OPSETS, cuda_fallbacks, has_kernel
 
@@ -75,3 +77,21 @@ def test_clean_opsets_cover_what_18_covers(opset: int) -> None:
 def test_some_operators_are_not_covered_at_22() -> None:
     assert has_kernel("MaxPool", 18)
     assert not has_kernel("MaxPool", 22)
+
+
+@pytest.mark.parametrize("opset", [None, 24])
+@pytest.mark.parametrize("dynamo", [False, True], ids=["legacy", "dynamo"])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_exported_networks_stay_on_the_gpu(name: str, dynamo: bool, opset: int | None) -> None:
+    network, x = build(name)
+    forward = onnx.load_model_from_string(export(network, x, dynamo))
+    if opset is not None:
+        if not dynamo:
+            forward = onnx.version_converter.convert_version(forward, 20)
+        forward.opset_import[0].version = opset  # what is in these networks means the same since 20
+    model = gradient_model(forward, lowering="cuda")
+    assert cuda_fallbacks(model) == []
+    assert model.opset_import[0].version in CLEAN_OPSETS
+    target = torch.arange(len(x)) % 5
+    for got, wanted in zip(run(model, x, target), run(gradient_model(forward), x, target), strict=True):
+        np.testing.assert_allclose(got, wanted, rtol=1e-3, atol=1e-5)

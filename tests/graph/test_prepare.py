@@ -253,6 +253,17 @@ def test_old_file_format_is_raised_with_the_opset():
     onnx.checker.check_model(onnx_proto(prepare(model)))
 
 
+def test_notes_of_the_exporter_are_dropped_and_metadata_of_the_model_kept():
+    model = linear()
+    model.metadata_props.add(key="vogcore.step", value="7")
+    for part in (model.graph, model.graph.node[0], model.graph.output[0]):
+        part.metadata_props.add(key="pkg.torch.onnx.stack_trace", value="File ...")
+    model.graph.node[0].doc_string = "File ..."
+    proto = onnx_proto(prepare(model))
+    assert b"File ..." not in proto.SerializeToString()
+    assert [(p.key, p.value) for p in proto.metadata_props] == [("vogcore.step", "7")]
+
+
 def test_unused_nodes_are_dropped_and_the_model_is_left_alone():
     model = linear()
     model.graph.node.append(node("Relu", "z", "unused"))

@@ -24,6 +24,9 @@ __all__ = ["gradient_model", "vjp_model"]
 
 COTANGENT = "vogcore_cotangent"
 
+_OPSET = {"cpu": "lowest", "cuda": "cuda"}
+"""What prepare does to the opset, by lowering."""
+
 
 def gradient_model(
     model: ModelLike,
@@ -68,7 +71,7 @@ def gradient_model(
         raise SettingsError(f"of={of!r} is not known; choose one of {', '.join(OF)}.")
     options = _options(lowering, straight_through)
     with naming(model):
-        prepared = prepare(load_model(model))
+        prepared = prepare(load_model(model), opset=_OPSET[options.lowering])
         graph = prepared.graph
         _refuse_taken_names(graph, (TARGET, GRADIENT))
         source = _choose_source(graph, wrt)
@@ -113,7 +116,7 @@ def vjp_model(
     """
     options = _options(lowering, straight_through)
     with naming(model):
-        prepared = prepare(load_model(model))
+        prepared = prepare(load_model(model), opset=_OPSET[options.lowering])
         graph = prepared.graph
         sources = [_choose_source(graph, name) for name in wrt]
         chosen = next((value for value in graph.outputs if output is None or value.name == output), None)

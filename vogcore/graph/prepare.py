@@ -61,6 +61,7 @@ def prepare(model: onnx.ModelProto, *, opset: str = "lowest") -> ir.Model:
         ModelError: the opset cannot be raised to 18, or a node was left in training mode.
     """
     work = _without_functions(ir.from_proto(model))
+    _drop_notes(work.graph)
     _simplify(work)
     version = work.opset_imports.get("")
     if version is not None and version < MINIMUM_OPSET:
@@ -104,6 +105,19 @@ def _without_functions(model: ir.Model) -> ir.Model:
         return inline_converting(model)
     passes.InlinePass()(model)
     return model
+
+
+def _drop_notes(graph: ir.Graph) -> None:
+    """Forget what exporters note beside each node: stack traces, with the paths of their machine."""
+    for inner in (graph, *graph.subgraphs()):
+        inner.metadata_props.clear()
+        for node in inner:
+            node.metadata_props.clear()
+            node.doc_string = None
+            for value in node.outputs:
+                value.metadata_props.clear()
+    for value in (*graph.inputs, *graph.outputs, *graph.initializers.values()):
+        value.metadata_props.clear()
 
 
 def _simplify(model: ir.Model) -> None:
