@@ -18,6 +18,7 @@ from vogcore.graph.load import ModelLike, load_model, naming
 from vogcore.graph.logits import find_logits, flatten_classes
 from vogcore.graph.names import GRADIENT, LOGITS_KEY, OF_KEY, TARGET, WRT_KEY
 from vogcore.graph.prepare import prepare
+from vogcore.graph.reads import unwatch
 from vogcore.graph.shapes import is_float
 
 __all__ = ["gradient_model", "vjp_model"]
@@ -180,6 +181,7 @@ def _finish(prepared: ir.Model, outputs: Sequence[ir.Value]) -> onnx.ModelProto:
     prepared.graph.outputs.extend(outputs)
     passes.RemoveUnusedNodesPass()(prepared)
     prepared.producer_name = "vogcore"
+    unwatch(prepared.graph)
     return ir.to_proto(prepared)
 
 

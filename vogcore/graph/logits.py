@@ -12,6 +12,7 @@ from vogcore.errors import ModelError
 from vogcore.graph.emit import Emitter
 from vogcore.graph.load import ModelLike, load_model
 from vogcore.graph.prepare import node_name, prepare
+from vogcore.graph.reads import unwatch
 from vogcore.graph.shapes import dims, is_float, rank
 
 __all__ = ["Head", "choose_output", "find_logits", "logits_model"]
@@ -101,6 +102,7 @@ def logits_model(model: ModelLike, output: str | None = None) -> onnx.ModelProto
     graph.outputs.clear()
     graph.outputs.append(logits)
     passes.RemoveUnusedNodesPass()(prepared)
+    unwatch(graph)
     return ir.to_proto(prepared)
 
 

@@ -14,11 +14,14 @@ import onnx_ir as ir
 from onnx import inliner, shape_inference, version_converter
 
 from vogcore.errors import ModelError
+from vogcore.graph.light import LARGE
 
 __all__ = ["infer_shapes", "inline_converting", "is_invented", "raise_opset"]
 
-_SMALL = 1024
-"""Bytes up to which an initializer stays: shapes, axes, scales, whose content these passes read."""
+_READ_FLOATS = {"OneHot", "Range", "Resize", "Upsample"}
+"""Operators of which these passes read floating-point inputs; elsewhere they read integers only."""
+
+_FLOATS = (ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
 
 
 def infer_shapes(model: ir.Model) -> ir.Model:
@@ -108,7 +111,7 @@ def _calls(nodes: Iterable[onnx.NodeProto]) -> Iterator[tuple[str, str]]:
 
 def _without_weights(model: ir.Model, apply: Callable[[onnx.ModelProto], onnx.ModelProto]) -> ir.Model:
     graph = model.graph
-    weights = {name: value for name, value in graph.initializers.items() if _nbytes(value) > _SMALL}
+    weights = {name: value for name, value in graph.initializers.items() if not _is_read(value)}
     for name, value in weights.items():
         del graph.initializers[name]
         graph.inputs.append(value)
@@ -130,8 +133,14 @@ def _give_back(graph: ir.Graph, weights: Mapping[str, ir.Value]) -> None:
         graph.register_initializer(value)
 
 
-def _nbytes(value: ir.Value) -> int:
-    return value.const_value.nbytes if value.const_value is not None else 0
+def _is_read(value: ir.Value) -> bool:
+    """True for an initializer whose content matters to the passes: a shape, axes, scales."""
+    tensor = value.const_value
+    if tensor is None or value.name is None:
+        return True
+    if tensor.dtype in _FLOATS and not any(node.op_type in _READ_FLOATS for node in value.consumers()):
+        return False
+    return tensor.nbytes < LARGE
 
 
 def _first_line(error: Exception) -> str:

@@ -20,6 +20,7 @@ from vogcore.graph.decompose import decompose_for_cuda
 from vogcore.graph.fold import fold_shape_arithmetic
 from vogcore.graph.lower_opset import lower_opset
 from vogcore.graph.onnx_passes import infer_shapes, inline_converting, raise_opset
+from vogcore.graph.reads import watch
 from vogcore.graph.shapes import constant
 
 __all__ = ["MINIMUM_OPSET", "node_name", "prepare"]
@@ -60,7 +61,9 @@ def prepare(model: onnx.ModelProto, *, opset: str = "lowest") -> ir.Model:
     Raises:
         ModelError: the opset cannot be raised to 18, or a node was left in training mode.
     """
-    work = _without_functions(ir.from_proto(model))
+    work = ir.from_proto(model)
+    watch(work.graph)
+    work = _without_functions(work)
     _drop_notes(work.graph)
     _simplify(work)
     version = work.opset_imports.get("")
