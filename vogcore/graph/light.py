@@ -13,11 +13,12 @@ __all__ = ["LARGE", "nbytes", "shell", "weights_nbytes"]
 LARGE = 1024
 """Bytes from which a weight counts as large. Smaller ones (shapes, axes, scales) matter to inference."""
 
+_NARROW = {"INT4": 4, "UINT4": 4, "FLOAT4E2M1": 4, "INT2": 2, "UINT2": 2}  # not all known to older onnx
 _BITS = {
     **dict.fromkeys((TensorProto.DOUBLE, TensorProto.INT64, TensorProto.UINT64, TensorProto.COMPLEX64), 64),
     **dict.fromkeys((TensorProto.FLOAT, TensorProto.INT32, TensorProto.UINT32), 32),
     **dict.fromkeys((TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.INT16, TensorProto.UINT16), 16),
-    **dict.fromkeys((TensorProto.INT4, TensorProto.UINT4), 4),
+    **{getattr(TensorProto, name): bits for name, bits in _NARROW.items() if hasattr(TensorProto, name)},
     TensorProto.COMPLEX128: 128,
 }
 
@@ -31,7 +32,7 @@ def shell(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def nbytes(tensor: onnx.TensorProto) -> int:
-    """Bytes of the content of a tensor, by its type and shape; 8 bits for an element of a type not listed."""
+    """Bytes of the content of a tensor, by its type and shape; an element of a type not listed has 8 bits."""
     return (math.prod(tensor.dims) * _BITS.get(tensor.data_type, 8) + 7) // 8
 
 
