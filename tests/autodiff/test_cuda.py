@@ -16,8 +16,8 @@ from vogcore.autodiff import gradient_model, vjp_model
 from vogcore.autodiff.registry import RULES
 from vogcore.graph.cuda import CLEAN_OPSETS, cuda_fallbacks, has_kernel
 
-# The gradients of Sinh and Cosh, which the CUDA provider lacks themselves.
-WITHOUT_KERNEL = {"Cosh", "Sinh"}
+# What the gradients of operators consist of that the CUDA provider lacks themselves: STFT, Sinh, Cosh.
+WITHOUT_KERNEL = {"Cosh", "DFT", "Sinh"}
 
 
 def single(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -16,7 +16,7 @@ import onnx
 from onnx import TensorProto, numpy_helper
 
 from vogcore.graph.light import shell
-from vogcore.graph.names import LOGITS_KEY, OF_KEY, WRT_KEY
+from vogcore.graph.names import CHANNELS_KEY, LOGITS_KEY, OF_KEY, TARGET_KEY, WRT_KEY
 from vogcore.graph.reads import recording
 
 __all__ = ["GradientPlan"]
@@ -24,7 +24,7 @@ __all__ = ["GradientPlan"]
 _SHAPES = (TensorProto.INT64, TensorProto.INT32, TensorProto.BOOL)
 """Types of initializers whose content counts whether it was read or not: sizes, axes and indices."""
 
-_OWN_KEYS = (OF_KEY, WRT_KEY, LOGITS_KEY)
+_OWN_KEYS = (OF_KEY, WRT_KEY, LOGITS_KEY, CHANNELS_KEY, TARGET_KEY)
 
 
 class GradientPlan:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import onnx_ir as ir
@@ -23,6 +23,7 @@ __all__ = [
     "NO_GRADIENT",
     "RULES",
     "Call",
+    "Deferred",
     "Options",
     "Rule",
     "inputs_with_gradient",
@@ -31,7 +32,20 @@ __all__ = [
     "rule",
 ]
 
-Cotangents: TypeAlias = "Sequence[ir.Value | None]"
+
+class Deferred(Protocol):
+    """A cotangent that is cheaper to add up in another form; the engine asks for its value when all uses are known."""
+
+    def plus(self, emit: Emitter, other: object) -> Deferred | None:
+        """The sum with another deferred cotangent of the same value; None where the two do not fit."""
+        ...
+
+    def value(self, emit: Emitter) -> ir.Value:
+        """The cotangent as a tensor."""
+        ...
+
+
+Cotangents: TypeAlias = "Sequence[ir.Value | Deferred | None]"
 
 
 @dataclass(frozen=True)
@@ -42,6 +56,8 @@ class Options:
     """Which formulation rules emit where they have several: "cpu" or "cuda", the provider that it is fast on."""
     straight_through: bool = False
     """Let gradients pass through rounding to integers (QuantizeLinear) as if it were not there."""
+    averaged: ir.Value | None = None
+    """An image (N, C, ...) with one use, whose cotangent may be given averaged over the channels, (N, 1, ...)."""
 
 
 @dataclass
@@ -130,11 +146,11 @@ RULES: dict[str, Rule] = {}
 
 NO_GRADIENT: frozenset[str] = frozenset(
     {
-        "And", "ArgMax", "ArgMin", "BitShift", "BitwiseAnd", "BitwiseNot", "BitwiseOr", "BitwiseXor", "Ceil",
-        "Constant", "ConstantOfShape", "Equal", "EyeLike", "Floor", "Greater", "GreaterOrEqual", "IsInf",
-        "IsNaN", "Less", "LessOrEqual", "Multinomial", "NonZero", "Not", "OneHot", "Or", "RandomNormal",
-        "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Range", "Round", "Shape", "Sign", "Size",
-        "Unique", "Xor"
+        "And", "ArgMax", "ArgMin", "Bernoulli", "BitShift", "BitwiseAnd", "BitwiseNot", "BitwiseOr", "BitwiseXor",
+        "BlackmanWindow", "Ceil", "Constant", "ConstantOfShape", "Equal", "EyeLike", "Floor", "Greater",
+        "GreaterOrEqual", "HammingWindow", "HannWindow", "Hardmax", "IsInf", "IsNaN", "Less", "LessOrEqual",
+        "MelWeightMatrix", "Multinomial", "NonZero", "Not", "Or", "RandomNormal", "RandomNormalLike",
+        "RandomUniform", "RandomUniformLike", "Round", "Shape", "Sign", "Size", "Xor"
     }
 )  # fmt: skip
 """Operators whose output does not change with a small change of a floating-point input."""
@@ -188,5 +204,5 @@ def _read_from_outside(graph: ir.Graph) -> Iterator[ir.Value]:
 def outputs_with_gradient(node: ir.Node) -> Iterator[ir.Value]:
     """Outputs that pass a small change of a floating-point input on."""
     name = qualified_name(node)
-    if name not in NO_GRADIENT:
+    if name not in NO_GRADIENT or name in RULES:  # a rule of the user's own may replace "no gradient"
         yield from (v for v in node.outputs if v.type is None or is_float(v) or name in _ROUNDS_TO_INTEGER)

@@ -8,6 +8,7 @@ copied, and protobuf's limit of 2 GB does not matter. The result has them again.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 
 import onnx
 import onnx_ir as ir
@@ -15,6 +16,7 @@ from onnx import inliner, shape_inference, version_converter
 
 from vogcore.errors import ModelError
 from vogcore.graph.light import LARGE
+from vogcore.graph.own_operators import NONE, OwnOperators, restore, stand_ins
 
 __all__ = ["infer_shapes", "inline_converting", "is_invented", "raise_opset"]
 
@@ -24,11 +26,15 @@ _READ_FLOATS = {"OneHot", "Range", "Resize", "Upsample"}
 _FLOATS = (ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
 
 
-def infer_shapes(model: ir.Model) -> ir.Model:
+def infer_shapes(model: ir.Model, alike: OwnOperators = NONE) -> ir.Model:
     """A model with types and shapes as far as ONNX can infer them; ``model`` where it cannot at all.
 
     Names of open sizes that an earlier inference made up are inferred anew: now they may have a size, or a name of the
     model's own.
+
+    Args:
+        model: the model; what inference made up is taken out of it.
+        alike: operators that ONNX cannot infer, and the input that their output looks like.
     """
     for node in model.graph:
         for value in node.outputs:
@@ -36,10 +42,15 @@ def infer_shapes(model: ir.Model) -> ir.Model:
                 value.shape = ir.Shape([None if is_invented(size) else size for size in value.shape])
     for data_prop in (True, False):
         try:
-            return _without_weights(model, lambda proto: shape_inference.infer_shapes(proto, data_prop=data_prop))  # noqa: B023
+            return _without_weights(model, partial(_inferred, alike, data_prop))
         except Exception:  # noqa: BLE001 - the C++ pass raises bare RuntimeErrors; rules read sizes at run time then
             continue
     return model
+
+
+def _inferred(alike: OwnOperators, data_prop: bool, proto: onnx.ModelProto) -> onnx.ModelProto:
+    replaced = stand_ins(proto, alike)
+    return restore(shape_inference.infer_shapes(proto, data_prop=data_prop), replaced)
 
 
 def is_invented(size: object) -> bool:

@@ -20,6 +20,7 @@ from vogcore.graph.decompose import decompose_for_cuda
 from vogcore.graph.fold import fold_shape_arithmetic
 from vogcore.graph.lower_opset import lower_opset
 from vogcore.graph.onnx_passes import infer_shapes, inline_converting, raise_opset
+from vogcore.graph.own_operators import NONE, OwnOperators
 from vogcore.graph.reads import watch
 from vogcore.graph.shapes import constant
 
@@ -30,6 +31,9 @@ MINIMUM_OPSET = 18
 
 INITIALIZERS_APART = 4
 """First version of the file format in which initializers need not be inputs."""
+
+_KEEP_SHAPE: OwnOperators = {("", "GroupNormalization"): 0, ("", "MeanVarianceNormalization"): 0}
+"""Operators whose output has the shape of the input, which ONNX's shape inference does not know (1.23)."""
 
 _ROUNDS = 8
 """Most rounds of folding: each can decide a branch, or give a shape, that the next one builds on."""
@@ -49,11 +53,13 @@ def node_name(node: ir.Node) -> str:
     return node.name or (node.outputs[0].name if node.outputs else "") or "(unnamed)"
 
 
-def prepare(model: onnx.ModelProto, *, opset: str = "lowest") -> ir.Model:
+def prepare(model: onnx.ModelProto, own: OwnOperators = NONE, *, opset: str = "lowest") -> ir.Model:
     """Return an in-memory copy of ``model`` ready for differentiation; ``model`` is left as it is.
 
     Args:
         model: the forward model. Its weights are shared, not copied.
+        own: operators that have a rule of the user's own. A local function among them is kept as it is, and with it
+            the opset of the model.
         opset: ``"lowest"`` lowers the opset as far as the nodes allow, to 18 at the least; ``"cuda"`` also writes out
             operators that only newer opsets have, where that takes the model to an opset that the CUDA provider
             covers; ``"keep"`` leaves an opset from 18 on as it is.
@@ -63,51 +69,64 @@ def prepare(model: onnx.ModelProto, *, opset: str = "lowest") -> ir.Model:
     """
     work = ir.from_proto(model)
     watch(work.graph)
-    work = _without_functions(work)
+    work = _without_functions(work, own)
     _drop_notes(work.graph)
     _simplify(work)
     version = work.opset_imports.get("")
+    alike = {**_KEEP_SHAPE, **own}
     if version is not None and version < MINIMUM_OPSET:
+        _refuse_own_functions(work)
         work = raise_opset(work, MINIMUM_OPSET)
         _simplify(work)  # the converter writes Constant nodes
     passes.RemoveUnusedNodesPass()(work)  # shape inference costs by the node
-    work = infer_shapes(work)
+    work = infer_shapes(work, alike)
     for _ in range(_ROUNDS):
         found = fold_shape_arithmetic(work)
         if not inline_constant_branches(work) and not found:
             break
         passes.RemoveUnusedNodesPass()(work)
-        work = infer_shapes(work)
+        work = infer_shapes(work, alike)
     _require_fixed_dropout(work.graph)
     if opset == "cuda":
         decompose_for_cuda(work)
-    if opset != "keep":
+    if opset != "keep" and not work.functions:
         lower_opset(work)
     passes.RemoveUnusedNodesPass()(work)
     _lower_format(work)
     return work
 
 
-def _without_functions(model: ir.Model) -> ir.Model:
+def _without_functions(model: ir.Model, own: OwnOperators) -> ir.Model:
     """Local functions inlined, each converted to the opset of the model where it has another one."""
-    if not model.functions:
+    functions = {key: function for key, function in model.functions.items() if key[:2] not in own}
+    if not functions:
         return model
-    versions = {function.opset_imports[""] for function in model.functions.values() if "" in function.opset_imports}
-    own = model.opset_imports.get("")
-    if own is None:  # nothing but calls in the main graph
+    versions = {function.opset_imports[""] for function in functions.values() if "" in function.opset_imports}
+    if "" not in model.opset_imports:  # nothing but calls in the main graph
         model.opset_imports[""] = max(versions, default=MINIMUM_OPSET)
-    elif versions - {own}:
-        highest = max(own, *versions)
-        if highest > own:
-            functions = dict(model.functions)
-            model.functions.clear()  # the converter would drop their bodies
-            model = raise_opset(model, highest)
-            model.functions.update(functions)
-        return inline_converting(model)
-    if versions - {model.opset_imports[""]}:
-        return inline_converting(model)
-    passes.InlinePass()(model)
-    return model
+    if not versions - {model.opset_imports[""]}:
+        passes.InlinePass(lambda function: (function.domain, function.name) not in own)(model)
+        return model
+    if len(functions) < len(model.functions):
+        raise ModelError(
+            "The model has local functions of another opset than its own, and others that have a gradient rule of "
+            f"their own; export it with one opset, {MINIMUM_OPSET} or newer."
+        )
+    highest = max(versions)
+    if highest > model.opset_imports[""]:
+        model.functions.clear()  # the converter would drop their bodies
+        model = raise_opset(model, highest)
+        model.functions.update(functions)
+    return inline_converting(model)
+
+
+def _refuse_own_functions(model: ir.Model) -> None:
+    for function in model.functions.values():
+        raise ModelError(
+            f"The model has opset {model.opset_imports['']}, and its local function {function.name!r}, which has a "
+            f"gradient rule of its own, cannot be raised to opset {MINIMUM_OPSET}; export the model with opset "
+            f"{MINIMUM_OPSET} or newer."
+        )
 
 
 def _drop_notes(graph: ir.Graph) -> None:
