@@ -2,14 +2,16 @@
 
 Requires: a model that :func:`vogcore.graph.load.load_model` accepts.
 Ensures: default-domain opset of at least 18, and no higher than the nodes need; no local functions, no Constant nodes,
-no If with a constant condition, no initializers among the inputs, no nodes that the outputs do not need; arithmetic on
-known sizes computed, shapes inferred as far as ONNX and that arithmetic go; evaluation mode.
+no If with a constant condition, no initializers among the inputs, no nodes that the outputs do not need, no operators
+of ai.onnx.ml that the default domain can express; arithmetic on known sizes computed, shapes inferred
+as far as ONNX and that arithmetic go; evaluation mode.
 """
 
 from __future__ import annotations
 
 import logging
 
+import numpy as np
 import onnx
 import onnx_ir as ir
 import onnx_ir.passes.common as passes
@@ -19,6 +21,7 @@ from vogcore.graph.branches import inline_constant_branches
 from vogcore.graph.decompose import decompose_for_cuda
 from vogcore.graph.fold import fold_shape_arithmetic
 from vogcore.graph.lower_opset import lower_opset
+from vogcore.graph.ml import lower_ml, without_maps
 from vogcore.graph.onnx_passes import infer_shapes, inline_converting, raise_opset
 from vogcore.graph.own_operators import NONE, OwnOperators
 from vogcore.graph.reads import watch
@@ -34,6 +37,9 @@ INITIALIZERS_APART = 4
 
 _KEEP_SHAPE: OwnOperators = {("", "GroupNormalization"): 0, ("", "MeanVarianceNormalization"): 0}
 """Operators whose output has the shape of the input, which ONNX's shape inference does not know (1.23)."""
+
+_BOUNDS = {"Clip": (1, 2), "Pad": (2,)}
+"""Operators whose attributes, always float32, became inputs, which have the type of the data."""
 
 _ROUNDS = 8
 """Most rounds of folding: each can decide a branch, or give a shape, that the next one builds on."""
@@ -67,7 +73,7 @@ def prepare(model: onnx.ModelProto, own: OwnOperators = NONE, *, opset: str = "l
     Raises:
         ModelError: the opset cannot be raised to 18, or a node was left in training mode.
     """
-    work = ir.from_proto(model)
+    work = ir.from_proto(without_maps(model))
     watch(work.graph)
     work = _without_functions(work, own)
     _drop_notes(work.graph)
@@ -80,6 +86,10 @@ def prepare(model: onnx.ModelProto, own: OwnOperators = NONE, *, opset: str = "l
         _simplify(work)  # the converter writes Constant nodes
     passes.RemoveUnusedNodesPass()(work)  # shape inference costs by the node
     work = infer_shapes(work, alike)
+    _match_bounds(work.graph)
+    if lower_ml(work.graph):
+        passes.RemoveUnusedNodesPass()(work)
+        work = infer_shapes(work, alike)
     for _ in range(_ROUNDS):
         found = fold_shape_arithmetic(work)
         if not inline_constant_branches(work) and not found:
@@ -149,6 +159,25 @@ def _simplify(model: ir.Model) -> None:
     # Older formats required every initializer among the inputs.
     model.ir_version = max(model.ir_version, INITIALIZERS_APART)
     _require_fixed_normalization(model.graph)
+
+
+def _match_bounds(graph: ir.Graph) -> None:
+    """Bounds and padding values in the type of the data; the converter leaves them as float32 in other types."""
+    for node in graph:
+        data = node.inputs[0] if node.op_type in _BOUNDS and node.domain in ("", "ai.onnx") else None
+        if data is None or data.dtype is None:
+            continue
+        for index in _BOUNDS[node.op_type]:
+            bound = node.inputs[index] if index < len(node.inputs) else None
+            known = constant(bound)
+            if bound is None or known is None or bound.dtype == data.dtype:
+                continue
+            limits = data.dtype.min, data.dtype.max  # -3.4e38 stands for "no bound"
+            content = np.clip(known.astype(np.float64), *limits).astype(data.dtype.numpy())
+            value = ir.Value(name=f"{bound.name}/{node_name(node)}", const_value=ir.tensor(content))
+            value.shape, value.type = bound.shape, ir.TensorType(data.dtype)
+            graph.register_initializer(value)
+            node.replace_input_with(index, value)
 
 
 def _lower_format(model: ir.Model) -> None:

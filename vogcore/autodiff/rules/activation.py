@@ -187,10 +187,10 @@ def gelu(call: Call) -> Cotangents:
         change = emit.op("Mul", emit.op("Sub", emit.scalar(1.0, x), emit.op("Mul", t, t)), inner)
     else:
         with emit.before(node):
-            factor = normal_cdf(emit, x)
-        # phi(x) = exp(-x²/2 - log sqrt(2 pi))
-        half = emit.op("Mul", emit.op("Mul", x, x), emit.scalar(0.5, x))
-        change = emit.op("Exp", emit.op("Sub", emit.scalar(-0.5 * math.log(2 * math.pi), x), half, like=x))
+            u, factor = normal_cdf(emit, x)
+        # phi(x) = exp(-u² - log sqrt(2 pi)), u = x / sqrt 2
+        height = emit.scalar(-0.5 * math.log(2 * math.pi), x)
+        change = emit.op("Exp", emit.op("Sub", height, emit.op("Mul", u, u), like=x))
     become_product(node, x, factor)
     return [emit.op("Mul", call.dy, emit.op("Add", factor, emit.op("Mul", x, change)))]
 
