@@ -91,3 +91,11 @@ def test_bodies_and_other_domains_are_looked_at():
     assert reasons(model) == [("Acos", "no kernel at opset 18")] * 2 + [
         ("Scaler", "no kernel for the domain ai.onnx.ml")
     ]
+
+
+@pytest.mark.parametrize("opset", [18, 21])
+def test_operators_that_are_written_out_count_by_their_parts(opset):
+    losses = [node("SoftmaxCrossEntropyLoss", "x t", "y"), node("Mish", "x", "m")]
+    inputs = [value("x", ["N", 5]), value("t", ["N"], INT64)]
+    model = build(losses, inputs, [value("y", []), value("m", ["N", 5])], opset=opset, ir_version=10)
+    assert reasons(model) == []

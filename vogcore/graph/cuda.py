@@ -28,6 +28,8 @@ _INLINED = {
     "CastLike": ("Cast",),
     "GroupNormalization": ("Cast", "Reshape", "Shape", "Concat", "Unsqueeze", "Flatten"),
     "Mish": ("Softplus", "Tanh", "Mul"),
+    "NegativeLogLikelihoodLoss": ("GatherElements", "Neg", "ReduceMean", "ReduceSum", "Squeeze", "Where"),
+    "SoftmaxCrossEntropyLoss": ("LogSoftmax", "NegativeLogLikelihoodLoss", "Reshape", "Transpose"),
     "Swish": ("Sigmoid", "Mul"),
 }
 """Operators without any kernel in ONNX Runtime, which writes out their definition instead, and what that consists
