@@ -29,7 +29,7 @@ def _convert(graph: onnx.GraphProto, given: int, to: int) -> None:
                 _replace(attribute.t, given, to)
             elif attribute.type == AttributeProto.GRAPH:
                 _convert(attribute.g, given, to)
-            elif node.op_type == "Cast" and attribute.name == "to" and attribute.i == given:
+            elif attribute.name in ("to", "dtype") and attribute.i == given:
                 attribute.i = to
 
 

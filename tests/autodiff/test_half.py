@@ -14,6 +14,7 @@ from onnx.reference import ReferenceEvaluator
 from torch import nn
 
 from tests.autodiff.cases import CASES, Case
+from tests.autodiff.element_type import in_type as convert
 from tests.autodiff.reference import evaluator
 from tests.autodiff.sessions import session
 from tests.graph.models import build, node, random, value
@@ -62,28 +63,7 @@ the runtime's (tests/autodiff/test_index_runtime.py) and there is nothing to com
 
 def in_type(model: onnx.ModelProto, source: str, target: str) -> onnx.ModelProto:
     """A model with every number of one floating-point type in another one."""
-    result = onnx.ModelProto()
-    result.CopyFrom(model)
-    _convert(result.graph, FLOATS[source][1], *FLOATS[target])
-    return result
-
-
-def _convert(graph: onnx.GraphProto, old: int, dtype: np.dtype, new: int) -> None:
-    tensors = list(graph.initializer)
-    for value_info in [*graph.input, *graph.output, *graph.value_info]:
-        if value_info.type.tensor_type.elem_type == old:
-            value_info.type.tensor_type.elem_type = new
-    for each in graph.node:
-        for attribute in each.attribute:
-            if attribute.name == "to" and attribute.i == old:
-                attribute.i = new
-            if attribute.type == onnx.AttributeProto.TENSOR:
-                tensors.append(attribute.t)
-            if attribute.type == onnx.AttributeProto.GRAPH:
-                _convert(attribute.g, old, dtype, new)
-    for tensor in tensors:
-        if tensor.data_type == old:
-            tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(dtype), tensor.name))
+    return convert(model, FLOATS[target][0], FLOATS[source][0])
 
 
 @pytest.mark.parametrize("kind", ["float32", "float16"])

@@ -89,6 +89,18 @@ def test_invalid_graph_says_what_is_wrong(tmp_path):
         load_model(path)
 
 
+@pytest.mark.parametrize("rows", [4, 400])
+def test_weight_of_another_size_than_its_shape(tmp_path, rows):
+    model = build(
+        [node("MatMul", "x w", "z")], [value("x", ["N", rows])], [value("z", ["N", 3])], {"w": random(rows, 3)}
+    )
+    model.graph.initializer[0].raw_data += b"\0\0\0\0"
+    path = tmp_path / "wrong.onnx"
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(ModelError, match=r"wrong\.onnx is not a valid ONNX model: .*"):
+        load_model(path)
+
+
 def test_external_weights_are_read(external):
     (weight,) = load_model(external).graph.initializer
     np.testing.assert_array_equal(onnx.numpy_helper.to_array(weight), random(64, 64))

@@ -123,11 +123,104 @@ def test_local_functions_are_inlined(opset):
     np.testing.assert_allclose(got, 4 * np.maximum(x, 0))
 
 
-def test_function_of_another_opset_is_refused():
-    function = helper.make_function("local", "F", ["a"], ["b"], [node("Relu", "a", "b")], [helper.make_opsetid("", 17)])
+def function_of(opset: int, body: list[onnx.NodeProto], name: str = "F", **imports: int) -> onnx.FunctionProto:
+    domains = [helper.make_opsetid("", opset), *(helper.make_opsetid(d, v) for d, v in imports.items())]
+    return helper.make_function("local", name, ["a"], ["b"], body, domains)
+
+
+MEAN = helper.make_node("ReduceMean", ["a"], ["m"], axes=[1], keepdims=1)  # its axes are an attribute until opset 17
+
+
+@pytest.mark.parametrize(
+    ("opset", "function"),
+    [
+        (18, function_of(17, [MEAN, node("Sub", "a m", "b")])),
+        (20, function_of(11, [MEAN, node("Sub", "a m", "b")])),
+        (15, function_of(13, [MEAN, node("Sub", "a m", "b")])),
+        (13, function_of(18, [node("ReduceMean", "a axes", "m"), node("Sub", "a m", "b")])),
+        (9, function_of(13, [MEAN, node("Sub", "a m", "b")])),
+    ],
+    ids=["17in18", "11in20", "13in15", "18in13", "13in9"],
+)
+def test_functions_of_another_opset_are_converted(opset, function):
+    body = list(function.node)
+    if body[0].input[-1] == "axes":
+        del function.node[:]
+        function.node.extend([helper.make_node("Constant", [], ["axes"], value_ints=[1]), *body])
+    # Softmax means something else before opset 13, where it flattens the axes behind its own.
+    nodes = [helper.make_node("F", ["x"], ["h"], domain="local"), node("Softmax", "h", "y", axis=1)]
+    model = build(
+        nodes,
+        [value("x", [2, 3, 4])],
+        [value("y", [2, 3, 4])],
+        functions=[function],
+        domains=["local"],
+        opset=opset,
+        check=False,
+    )
+    prepared = prepare(model)
+    assert prepared.opset_imports[""] == 18
+    assert not prepared.functions
+    x = random(2, 3, 4)
+    (got,) = ReferenceEvaluator(onnx_proto(prepared)).run(None, {"x": x})
+    centred = np.exp(x - x.mean(1, keepdims=True))
+    np.testing.assert_allclose(got, centred / centred.sum((1, 2) if opset < 13 else 1, keepdims=True), rtol=1e-5)
+
+
+def test_nested_functions_of_other_opsets_are_converted():
+    inner = function_of(13, [MEAN, node("Sub", "a m", "b")], "Inner")
+    outer = function_of(18, [helper.make_node("Inner", ["a"], ["c"], domain="local"), node("Relu", "c", "b")], local=1)
     call = helper.make_node("F", ["x"], ["y"], domain="local")
-    model = build([call], [value("x", [2])], [value("y", [2])], functions=[function], domains=["local"], opset=18)
-    with pytest.raises(ModelError, match="function 'F' has opset 17 but the model has opset 18; export"):
+    model = build(
+        [call],
+        [value("x", [2, 3])],
+        [value("y", [2, 3])],
+        functions=[inner, outer],
+        domains=["local"],
+        opset=15,
+        check=False,
+    )
+    x = random(2, 3)
+    (got,) = ReferenceEvaluator(onnx_proto(prepare(model))).run(None, {"x": x})
+    np.testing.assert_allclose(got, np.maximum(x - x.mean(1, keepdims=True), 0), rtol=1e-5)
+
+
+def test_functions_with_attributes_are_inlined():
+    body = helper.make_node("LeakyRelu", ["a"], ["b"])
+    body.attribute.append(onnx.AttributeProto(name="alpha", ref_attr_name="slope", type=onnx.AttributeProto.FLOAT))
+    function = helper.make_function("local", "F", ["a"], ["b"], [body], [helper.make_opsetid("", 15)], ["slope"])
+    call = helper.make_node("F", ["x"], ["y"], domain="local", slope=0.25)
+    for opset in (15, 18):
+        model = build(
+            [call],
+            [value("x", [4])],
+            [value("y", [4])],
+            functions=[function],
+            domains=["local"],
+            opset=opset,
+            check=False,
+        )
+        (n,) = prepare(model).graph
+        assert (n.op_type, n.attributes["alpha"].as_float()) == ("LeakyRelu", 0.25)
+
+
+def test_a_model_of_calls_alone_takes_the_opset_of_its_functions():
+    function = function_of(17, [MEAN, node("Sub", "a m", "b")])
+    call = helper.make_node("F", ["x"], ["y"], domain="local")
+    model = build(
+        [call], [value("x", [2, 3])], [value("y", [2, 3])], functions=[function], domains=["local"], check=False
+    )
+    del model.opset_import[0]
+    prepared = prepare(model)
+    assert prepared.opset_imports[""] == 18
+    assert [n.op_type for n in prepared.graph] == ["ReduceMean", "Sub"]
+
+
+def test_function_that_cannot_be_converted_is_refused():
+    function = function_of(2, [node("Upsample", "a", "b", scales=[1.0, 1.0, 2.0, 2.0])])
+    call = helper.make_node("F", ["x"], ["y"], domain="local")
+    model = build([call], BATCH, OUT, functions=[function], domains=["local"], opset=18, check=False)
+    with pytest.raises(ModelError, match=r"local function .* could not convert it .*without local functions"):
         prepare(model)
 
 
@@ -158,6 +251,17 @@ def test_old_file_format_is_raised_with_the_opset():
         ir_version=3,
     )
     onnx.checker.check_model(onnx_proto(prepare(model)))
+
+
+def test_notes_of_the_exporter_are_dropped_and_metadata_of_the_model_kept():
+    model = linear()
+    model.metadata_props.add(key="vogcore.step", value="7")
+    for part in (model.graph, model.graph.node[0], model.graph.output[0]):
+        part.metadata_props.add(key="pkg.torch.onnx.stack_trace", value="File ...")
+    model.graph.node[0].doc_string = "File ..."
+    proto = onnx_proto(prepare(model))
+    assert b"File ..." not in proto.SerializeToString()
+    assert [(p.key, p.value) for p in proto.metadata_props] == [("vogcore.step", "7")]
 
 
 def test_unused_nodes_are_dropped_and_the_model_is_left_alone():

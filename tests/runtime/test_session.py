@@ -136,7 +136,7 @@ def test_weights_on_the_side_compute_the_same(monkeypatch):
     built = gradient(metadata={"vogcore.logits": "logits"})
     before = built.SerializeToString(deterministic=True)
     monkeypatch.setattr(_serialise, "_INLINE_LIMIT", 10)
-    monkeypatch.setattr(_serialise, "_LARGE", 64)
+    monkeypatch.setattr(_serialise, "LARGE", 64)
     data, weights = _serialise.serialise(built, "model")
     assert set(weights) == {"w", "wt"}
     assert weights["w"].tobytes() not in data

@@ -24,10 +24,14 @@ from vogcore.graph.logits import choose_output, find_logits, flatten_classes
 from vogcore.graph.names import CHANNELS_KEY, COTANGENT, GRADIENT, LOGITS_KEY, OF_KEY, TARGET, TARGET_KEY, WRT_KEY
 from vogcore.graph.prepare import prepare
 from vogcore.graph.quantise import write_qdq
+from vogcore.graph.reads import unwatch
 from vogcore.graph.shapes import is_float
 from vogcore.graph.simplify import simplify
 
 __all__ = ["choose_source", "gradient_model", "refuse_taken_names", "vjp_model"]
+
+_OPSET = {"cpu": "lowest", "cuda": "cuda"}
+"""What prepare does to the opset, by lowering."""
 
 
 def gradient_model(
@@ -92,7 +96,7 @@ def gradient_model(
     if channels not in CHANNELS:
         raise SettingsError(f"channels={channels!r} is not known; choose one of {', '.join(CHANNELS)}.")
     with naming(model):
-        prepared = prepare(load_model(model), own_operators())
+        prepared = prepare(load_model(model), own_operators(), opset=_OPSET[options.lowering])
         graph = prepared.graph
         if straight_through:
             write_qdq(graph)
@@ -152,7 +156,7 @@ def vjp_model(
     if not names:
         raise SettingsError("wrt is empty; name at least one tensor to differentiate with respect to.")
     with naming(model):
-        prepared = prepare(load_model(model), own_operators())
+        prepared = prepare(load_model(model), own_operators(), opset=_OPSET[options.lowering])
         graph = prepared.graph
         if straight_through:
             write_qdq(graph)
@@ -236,6 +240,7 @@ def _finish(prepared: ir.Model, outputs: Sequence[ir.Value], emit: Emitter) -> o
     prepared.graph.outputs.extend(outputs)
     passes.RemoveUnusedNodesPass()(prepared)
     prepared.producer_name = "vogcore"
+    unwatch(prepared.graph)
     return ir.to_proto(prepared)
 
 

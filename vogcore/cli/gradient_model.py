@@ -31,16 +31,18 @@ def add_parser(commands: Any) -> None:
 def run(options: argparse.Namespace) -> int:
     """Transform and write."""
     import vogcore
-    from vogcore._checkpoint import save_checkpoint
     from vogcore.cli._text import printable
     from vogcore.cli.score import refuse_same_file
+    from vogcore.graph.save import save_model
     from vogcore.store import check_output
 
     refuse_same_file(options.output, [options.model])
     check_output(options.output, options.overwrite)
     model = vogcore.gradient_model(options.model, **gradient_options(options))
-    save_checkpoint(model, options.output, {})
+    files = save_model(model, options.output, overwrite=options.overwrite)
     print(f"{printable(options.output)}: {len(model.graph.node)} nodes, opset {_opset(model)}")
+    for extra in files[1:]:
+        print(f"{printable(str(extra))}: its weights, which belong in the same folder")
     for kind, values in (("input", model.graph.input), ("output", model.graph.output)):
         for value in values:
             print(f"  {kind:6}  {printable(value.name)}  {printable(_type(value))}")

@@ -13,6 +13,7 @@ from vogcore.graph.emit import Emitter
 from vogcore.graph.load import ModelLike, load_model
 from vogcore.graph.prepare import node_name, prepare
 from vogcore.graph.probabilities import logits_behind
+from vogcore.graph.reads import unwatch
 from vogcore.graph.shapes import dims, is_float, rank
 
 __all__ = ["Head", "choose_output", "find_logits", "logits_model"]
@@ -110,6 +111,7 @@ def logits_model(model: ModelLike, output: str | None = None) -> onnx.ModelProto
     graph.outputs.clear()
     graph.outputs.append(logits)
     passes.RemoveUnusedNodesPass()(prepared)
+    unwatch(graph)
     return ir.to_proto(prepared)
 
 

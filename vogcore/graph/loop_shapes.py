@@ -9,14 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
-import onnx
 import onnx_ir as ir
 
 from vogcore.graph.shapes import constant, dims
 
 __all__ = ["trips", "with_loop_shapes"]
 
-Infer = Callable[[onnx.ModelProto], onnx.ModelProto]
+Infer = Callable[[ir.Model], ir.Model]
 
 _SMALL = 1024
 """Constants of up to this many elements are known to the inference on a body: they may be shapes."""
@@ -43,7 +42,7 @@ def with_loop_shapes(model: ir.Model, infer: Infer) -> ir.Model:
             else:
                 for body in bodies:
                     _infer_body(body, body.inputs, [value.shape for value in body.inputs], model, infer)
-            model = ir.from_proto(infer(ir.to_proto(model)))  # what follows may be the start of another loop
+            model = infer(model)  # what follows may be the start of another loop
             break
         else:
             return model
@@ -117,7 +116,7 @@ def _infer_body(
             node.replace_input_with(index, stand_in)
     copy.opset_imports.update(model.opset_imports)
     alone = ir.Model(copy, ir_version=model.ir_version)
-    alone = with_loop_shapes(ir.from_proto(infer(ir.to_proto(alone))), infer)
+    alone = with_loop_shapes(infer(alone), infer)
     symbols = {size for value in [*inputs, *outside] for size in dims(value) or () if isinstance(size, str)}
     _copy_shapes(alone.graph, body, symbols)
 

@@ -1,9 +1,10 @@
 """Bring a forward model into the form that differentiation works on.
 
 Requires: a model that :func:`vogcore.graph.load.load_model` accepts.
-Ensures: default-domain opset of at least 18; no local functions, no Constant nodes, no initializers in bodies or
-among the inputs, no nodes that the outputs do not need; no operators of ai.onnx.ml that the default domain can express;
-shapes inferred as far as ONNX can, and also what loops carry; evaluation mode.
+Ensures: default-domain opset of at least 18, and no higher than the nodes need; no local functions, no Constant nodes,
+no If with a constant condition, no initializers in bodies or among the inputs, no nodes that the outputs do not need,
+no operators of ai.onnx.ml that the default domain can express, no sequences that are known; arithmetic on known sizes
+computed, shapes inferred as far as ONNX and that arithmetic go, and also what loops carry; evaluation mode.
 """
 
 from __future__ import annotations
@@ -14,13 +15,18 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import onnx_ir.passes.common as passes
-from onnx import shape_inference, version_converter
 
 from vogcore.errors import ModelError
+from vogcore.graph.branches import inline_constant_branches
+from vogcore.graph.decompose import decompose_for_cuda
+from vogcore.graph.fold import fold_shape_arithmetic
 from vogcore.graph.loop_shapes import with_loop_shapes
+from vogcore.graph.lower_opset import lower_opset
 from vogcore.graph.ml import lower_ml, without_maps
 from vogcore.graph.old_operators import keep_old_meanings
-from vogcore.graph.own_operators import NONE, OwnOperators, restore, stand_ins
+from vogcore.graph.onnx_passes import infer_shapes, inline_converting, raise_opset
+from vogcore.graph.own_operators import NONE, OwnOperators
+from vogcore.graph.reads import watch
 from vogcore.graph.sequences import write_out_sequences
 from vogcore.graph.shapes import constant
 
@@ -35,6 +41,18 @@ INITIALIZERS_APART = 4
 _KEEP_SHAPE: OwnOperators = {("", "GroupNormalization"): 0, ("", "MeanVarianceNormalization"): 0}
 """Operators whose output has the shape of the input, which ONNX's shape inference does not know (1.23)."""
 
+_BOUNDS = {"Clip": (1, 2), "Pad": (2,)}
+"""Operators whose attributes, always float32, became inputs, which have the type of the data."""
+
+_ROUNDS = 8
+"""Most rounds of folding: each can decide a branch, or give a shape, that the next one builds on."""
+
+_FORMAT_OF_18 = 8
+"""Version of the file format that came with opset 18."""
+
+_OLD_TYPES = {ir.DataType(number) for number in range(1, 17)}
+"""Element types that this format has, up to bfloat16."""
+
 # onnx-ir tells about every value it could not lift or fold; none of it concerns the user of a gradient graph.
 logging.getLogger("onnx_ir").setLevel(logging.ERROR)
 
@@ -44,80 +62,110 @@ def node_name(node: ir.Node) -> str:
     return node.name or (node.outputs[0].name if node.outputs else "") or "(unnamed)"
 
 
-def prepare(model: onnx.ModelProto, own: OwnOperators = NONE) -> ir.Model:
+def prepare(model: onnx.ModelProto, own: OwnOperators = NONE, *, opset: str = "lowest") -> ir.Model:
     """Return an in-memory copy of ``model`` ready for differentiation; ``model`` is left as it is.
 
     Args:
-        model: the forward model.
-        own: operators that have a rule of the user's own. A local function among them is kept as it is.
+        model: the forward model. Its weights are shared, not copied.
+        own: operators that have a rule of the user's own. A local function among them is kept as it is, and with it
+            the opset of the model.
+        opset: ``"lowest"`` lowers the opset as far as the nodes allow, to 18 at the least; ``"cuda"`` also writes out
+            operators that only newer opsets have, where that takes the model to an opset that the CUDA provider
+            covers; ``"keep"`` leaves an opset from 18 on as it is.
 
     Raises:
         ModelError: the opset cannot be raised to 18, or a node was left in training mode.
     """
-    # Functions first: the version converter would drop their bodies.
-    model = ir.to_proto(_simplified(ir.from_proto(without_maps(model)), own))
-    before = next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), None)
-    model = _infer_shapes(_raise_opset(model, own), own)
-    result = _simplified(ir.from_proto(model), own)  # the converter writes Constant nodes
-    keep_old_meanings(result, before)
-    write_out_sequences(result.graph)
-    _match_bounds(result.graph)
-    if lower_ml(result.graph):
-        result = ir.from_proto(_infer_shapes(ir.to_proto(result), own))
-    result = with_loop_shapes(result, lambda part: _infer_shapes(part, own))
-    passes.RemoveUnusedNodesPass()(result)
-    return result
+    work = ir.from_proto(without_maps(model))
+    watch(work.graph)
+    work = _without_functions(work, own)
+    _drop_notes(work.graph)
+    _simplify(work)
+    version = work.opset_imports.get("")
+    alike = {**_KEEP_SHAPE, **own}
+    if version is not None and version < MINIMUM_OPSET:
+        _refuse_own_functions(work)
+        work = raise_opset(work, MINIMUM_OPSET)
+        _simplify(work)  # the converter writes Constant nodes
+    passes.RemoveUnusedNodesPass()(work)  # shape inference costs by the node
+    work = infer_shapes(work, alike)
+    keep_old_meanings(work, version)
+    write_out_sequences(work.graph)
+    _match_bounds(work.graph)
+    if lower_ml(work.graph):
+        passes.RemoveUnusedNodesPass()(work)
+        work = infer_shapes(work, alike)
+    for _ in range(_ROUNDS):
+        found = fold_shape_arithmetic(work)
+        if not inline_constant_branches(work) and not found:
+            break
+        passes.RemoveUnusedNodesPass()(work)
+        work = infer_shapes(work, alike)
+    work = with_loop_shapes(work, lambda part: infer_shapes(part, alike))
+    _require_fixed_dropout(work.graph)
+    if opset == "cuda":
+        decompose_for_cuda(work)
+    if opset != "keep" and not work.functions:
+        lower_opset(work)
+    passes.RemoveUnusedNodesPass()(work)
+    _lower_format(work)
+    return work
 
 
-def _simplified(model: ir.Model, own: OwnOperators) -> ir.Model:
-    """Functions inlined, constants and overridable inputs turned into plain initializers; refused in training mode."""
-    if model.functions:
-        _require_one_opset(model)
+def _without_functions(model: ir.Model, own: OwnOperators) -> ir.Model:
+    """Local functions inlined, each converted to the opset of the model where it has another one."""
+    functions = {key: function for key, function in model.functions.items() if key[:2] not in own}
+    if not functions:
+        return model
+    versions = {function.opset_imports[""] for function in functions.values() if "" in function.opset_imports}
+    if "" not in model.opset_imports:  # nothing but calls in the main graph
+        model.opset_imports[""] = max(versions, default=MINIMUM_OPSET)
+    if not versions - {model.opset_imports[""]}:
         passes.InlinePass(lambda function: (function.domain, function.name) not in own)(model)
+        return model
+    if len(functions) < len(model.functions):
+        raise ModelError(
+            "The model has local functions of another opset than its own, and others that have a gradient rule of "
+            f"their own; export it with one opset, {MINIMUM_OPSET} or newer."
+        )
+    highest = max(versions)
+    if highest > model.opset_imports[""]:
+        model.functions.clear()  # the converter would drop their bodies
+        model = raise_opset(model, highest)
+        model.functions.update(functions)
+    return inline_converting(model)
+
+
+def _refuse_own_functions(model: ir.Model) -> None:
+    for function in model.functions.values():
+        raise ModelError(
+            f"The model has opset {model.opset_imports['']}, and its local function {function.name!r}, which has a "
+            f"gradient rule of its own, cannot be raised to opset {MINIMUM_OPSET}; export the model with opset "
+            f"{MINIMUM_OPSET} or newer."
+        )
+
+
+def _drop_notes(graph: ir.Graph) -> None:
+    """Forget what exporters note beside each node: stack traces, with the paths of their machine."""
+    for inner in (graph, *graph.subgraphs()):
+        inner.metadata_props.clear()
+        for node in inner:
+            node.metadata_props.clear()
+            node.doc_string = None
+            for value in node.outputs:
+                value.metadata_props.clear()
+    for value in (*graph.inputs, *graph.outputs, *graph.initializers.values()):
+        value.metadata_props.clear()
+
+
+def _simplify(model: ir.Model) -> None:
+    """Constants and overridable inputs turned into plain initializers; refused in training mode."""
     passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
     passes.LiftSubgraphInitializersToMainGraphPass()(model)
     passes.RemoveInitializersFromInputsPass()(model)
     # Older formats required every initializer among the inputs.
     model.ir_version = max(model.ir_version, INITIALIZERS_APART)
-    _require_evaluation_mode(model.graph)
-    return model
-
-
-def _require_one_opset(model: ir.Model) -> None:
-    """Inlining keeps the nodes of a function as they are, which is right at its own opset only."""
-    version = model.opset_imports.get("")
-    for function in model.functions.values():
-        own = function.opset_imports.get("")
-        if own is not None and version is not None and own != version:
-            raise ModelError(
-                f"The local function {function.name!r} has opset {own} but the model has opset {version}; export the "
-                "model again without local functions."
-            )
-
-
-def _raise_opset(model: onnx.ModelProto, own: OwnOperators) -> onnx.ModelProto:
-    version = next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), None)
-    if version is None or version >= MINIMUM_OPSET:
-        return model
-    for function in model.functions:
-        if (function.domain, function.name) in own:
-            raise ModelError(
-                f"The model has opset {version}, and its local function {function.name!r}, which has a gradient rule "
-                f"of its own, cannot be raised to opset {MINIMUM_OPSET}; export the model with opset {MINIMUM_OPSET} "
-                "or newer."
-            )
-    try:
-        return version_converter.convert_version(model, MINIMUM_OPSET)
-    except Exception as error:  # noqa: BLE001 - the C++ converter raises bare RuntimeErrors and assertion texts
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ModelError(
-            f"The model has opset {version} and ONNX could not raise it to {MINIMUM_OPSET} ({reason}); "
-            f"export it again with opset {MINIMUM_OPSET} or newer."
-        ) from None
-
-
-_BOUNDS = {"Clip": (1, 2), "Pad": (2,)}
-"""Operators whose attributes, always float32, became inputs, which have the type of the data."""
+    _require_fixed_normalization(model.graph)
 
 
 def _match_bounds(graph: ir.Graph) -> None:
@@ -139,27 +187,32 @@ def _match_bounds(graph: ir.Graph) -> None:
             node.replace_input_with(index, value)
 
 
-def _infer_shapes(model: onnx.ModelProto, own: OwnOperators) -> onnx.ModelProto:
-    if model.ByteSize() >= onnx.checker.MAXIMUM_PROTOBUF:
-        return model  # the C++ pass would serialise it
-    replaced = stand_ins(model, {**_KEEP_SHAPE, **own})
-    try:
-        return restore(shape_inference.infer_shapes(model, data_prop=True), replaced)
-    except Exception:  # noqa: BLE001 - rules read sizes at run time; those that need a rank say so
-        return restore(model, replaced)
+def _lower_format(model: ir.Model) -> None:
+    """The version of the file format that the opset came with, where no newer element type needs a newer one.
+
+    ONNX Runtime refuses a file of a newer format than it knows, whatever is in it.
+    """
+    values = [*model.graph.inputs, *model.graph.initializers.values()]
+    values += [value for node in model.graph.all_nodes() for value in node.outputs]
+    if all(value.dtype is None or value.dtype in _OLD_TYPES for value in values):
+        imports = [onnx.helper.make_opsetid(domain, version) for domain, version in model.opset_imports.items()]
+        needed = onnx.helper.find_min_ir_version_for(imports, ignore_unknown=True)
+        model.ir_version = min(model.ir_version, max(needed, _FORMAT_OF_18))
 
 
-def _require_evaluation_mode(graph: ir.Graph) -> None:
+def _require_fixed_normalization(graph: ir.Graph) -> None:
     for node in graph.all_nodes():
-        if node.domain not in ("", "ai.onnx"):
-            continue
-        if node.op_type == "Dropout" and len(node.inputs) > 2 and node.inputs[2] is not None:
-            mode = constant(node.inputs[2])
-            if mode is None or bool(mode.any()):
-                raise ModelError(_training_message(node))
-        if node.op_type == "BatchNormalization":
+        if node.op_type == "BatchNormalization" and node.domain in ("", "ai.onnx"):
             attribute = node.attributes.get("training_mode")
             if (attribute is not None and attribute.as_int()) or len(node.outputs) > 1:
+                raise ModelError(_training_message(node))
+
+
+def _require_fixed_dropout(graph: ir.Graph) -> None:
+    for node in graph.all_nodes():
+        if node.op_type == "Dropout" and node.domain in ("", "ai.onnx") and len(node.inputs) > 2:
+            mode = constant(node.inputs[2])
+            if node.inputs[2] is not None and (mode is None or bool(mode.any())):
                 raise ModelError(_training_message(node))
 
 

@@ -8,12 +8,12 @@ from google.protobuf.message import EncodeError
 from onnx import numpy_helper
 
 from vogcore.errors import ModelError
+from vogcore.graph.light import LARGE, nbytes, shell, weights_nbytes
 
 __all__ = ["serialise"]
 
 # Weights above this total leave the protobuf message: the rest of a model needs room too.
 _INLINE_LIMIT = 1_900_000_000
-_LARGE = 1024  # bytes; smaller weights (shapes, axes, biases) stay: shape inference wants to see them
 
 
 def serialise(model: onnx.ModelProto | bytes, where: str) -> tuple[bytes, dict[str, npt.NDArray]]:
@@ -25,7 +25,7 @@ def serialise(model: onnx.ModelProto | bytes, where: str) -> tuple[bytes, dict[s
     if isinstance(model, bytes):
         return model, {}
     weights: dict[str, npt.NDArray] = {}
-    if sum(len(tensor.raw_data) for tensor in model.graph.initializer) > _INLINE_LIMIT:
+    if weights_nbytes(model) > _INLINE_LIMIT:
         model, weights = _split(model)
     try:
         return bytes(model.SerializeToString()), weights
@@ -38,32 +38,16 @@ def serialise(model: onnx.ModelProto | bytes, where: str) -> tuple[bytes, dict[s
 
 def _split(model: onnx.ModelProto) -> tuple[onnx.ModelProto, dict[str, npt.NDArray]]:
     """A model whose large weights are references, and those weights, without a second copy of them in protobuf."""
-    light = onnx.ModelProto()
-    _copy_fields(model, light, leave_out="graph")
-    _copy_fields(model.graph, light.graph, leave_out="initializer")
+    light = shell(model)
     weights = {}
     for tensor in model.graph.initializer:
-        if len(tensor.raw_data) < _LARGE:
+        if nbytes(tensor) < LARGE:
             light.graph.initializer.append(tensor)
             continue
         weights[tensor.name] = numpy_helper.to_array(tensor)
         reference = light.graph.initializer.add(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
         reference.data_location = onnx.TensorProto.EXTERNAL
         # ONNX Runtime wants a well-formed reference; the file is never opened, because the weights are handed over.
-        for key, value in (("location", "in-memory"), ("offset", "0"), ("length", str(len(tensor.raw_data)))):
+        for key, value in (("location", "in-memory"), ("offset", "0"), ("length", str(nbytes(tensor)))):
             reference.external_data.add(key=key, value=value)
     return light, weights
-
-
-def _copy_fields(
-    source: onnx.ModelProto | onnx.GraphProto, to: onnx.ModelProto | onnx.GraphProto, *, leave_out: str
-) -> None:
-    for field, value in source.ListFields():
-        if field.name == leave_out:
-            continue
-        if isinstance(value, (str, bytes, int, float)):
-            setattr(to, field.name, value)
-        elif hasattr(value, "MergeFrom") and not hasattr(value, "append"):
-            getattr(to, field.name).CopyFrom(value)
-        else:
-            getattr(to, field.name).extend(value)

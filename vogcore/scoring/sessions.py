@@ -10,8 +10,10 @@ import numpy.typing as npt
 import onnx
 
 from vogcore.autodiff import gradient_model
+from vogcore.autodiff.plan import GradientPlan
 from vogcore.errors import CheckpointError
 from vogcore.graph import logits_model
+from vogcore.graph.light import weights_nbytes
 from vogcore.graph.load import naming
 from vogcore.runtime import ForwardSession, GradientSession, Provider, make_batch_dynamic
 from vogcore.scoring.checkpoints import Checkpoint
@@ -60,6 +62,7 @@ class Sessions:
         self._checkpoints, self._settings, self._threads = checkpoints, settings, threads
         self._wrt, self._output = wrt, output
         self._graphs: dict[tuple[str, int], bytes] = {}
+        self._plans: dict[str, GradientPlan] = {}
         self._kept = 0
 
     def check(self, example: npt.NDArray) -> Signature:
@@ -125,19 +128,33 @@ class Sessions:
         kept = self._graphs.get((kind, index))
         if kept is not None:
             return kept
-        checkpoint = self._checkpoints[index]
-        with naming(checkpoint.name):
-            model, _ = make_batch_dynamic(
-                checkpoint.load(), self.provider, threads=self._threads, where=checkpoint.name
-            )
-            model = make(model)
-        size = model.ByteSize()
+        model = self._made(kind, self._checkpoints[index], make)
+        # A rough size: asking protobuf for it costs as much as writing the model out.
+        size = weights_nbytes(model)
         if self._kept + size > _GRAPH_BUDGET:
             return model
-        self._kept += size
         graph: bytes = model.SerializeToString()
+        self._kept += len(graph)
         self._graphs[kind, index] = graph
         return graph
+
+    def _made(
+        self, kind: str, checkpoint: Checkpoint, make: Callable[[onnx.ModelProto], onnx.ModelProto]
+    ) -> onnx.ModelProto:
+        """The graph of a checkpoint: the weights of this one in the graph of an earlier one, where they fit."""
+        with naming(checkpoint.name):
+            forward = checkpoint.load()
+            plan = self._plans.get(kind)
+            made = plan.apply(forward) if plan is not None else None
+            if made is not None:
+                return made
+
+            def freed(model: onnx.ModelProto) -> onnx.ModelProto:
+                return make(make_batch_dynamic(model, self.provider, threads=self._threads, where=checkpoint.name)[0])
+
+            plan = GradientPlan(forward, freed)
+        self._plans[kind] = plan
+        return plan.take()
 
 
 def _input(session: GradientSession) -> str:

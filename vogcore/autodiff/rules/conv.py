@@ -35,6 +35,8 @@ def transposed(call: Call, dy: ir.Value, weight: ir.Value, geometry: Window, gro
             for i, b, e, x, s in zip(sizes, geometry.begin, geometry.end, geometry.extent, geometry.strides)
         ]
         ends = [e - r for e, r in zip(geometry.end, rest)]
+        if call.options.lowering == "cuda" and list(geometry.begin) != (ends if min(ends) >= 0 else [*geometry.end]):
+            return _symmetric(call, dy, weight, geometry, ends, sizes, common)
         if min(ends) >= 0:  # giving up end padding instead of asking for output_padding keeps every provider's kernel
             return emit.op("ConvTranspose", dy, weight, pads=[*geometry.begin, *ends], **common)
         return emit.op("ConvTranspose", dy, weight, pads=geometry.pads, output_padding=rest, **common)
@@ -47,6 +49,27 @@ def transposed(call: Call, dy: ir.Value, weight: ir.Value, geometry: Window, gro
     missing = emit.op("Concat", emit.ints(*[0] * (n + 4)), emit.op("Sub", padded, reached), axis=0)
     grown = emit.op("Pad", full, missing, emit.scalar(0.0, like))
     return emit.op("Slice", grown, begin, emit.op("Add", begin, spatial), emit.ints(*range(2, 2 + n)))
+
+
+def _symmetric(
+    call: Call,
+    dy: ir.Value,
+    weight: ir.Value,
+    geometry: Window,
+    ends: list[int],
+    sizes: tuple[int, ...],
+    common: dict[str, Any],
+) -> ir.Value:
+    """Transposed convolution with equal padding at both ends, the only one that CUDA has a kernel for; cut after it."""
+    emit, n = call.emit, len(sizes)
+    both = [min(b, max(e, 0)) for b, e in zip(geometry.begin, ends)]
+    result = emit.op("ConvTranspose", dy, weight, pads=both * 2, **common)
+    axes = emit.ints(*range(2, 2 + n))
+    if min(ends) < 0:  # positions that no window reached
+        result = emit.op("Pad", result, emit.ints(*[0] * n, *(max(-e, 0) for e in ends)), emit.scalar(0.0, dy), axes)
+    starts = [b - p for b, p in zip(geometry.begin, both)]
+    stops = [start + size for start, size in zip(starts, sizes)]
+    return emit.op("Slice", result, emit.ints(*starts), emit.ints(*stops), axes)
 
 
 def _flipped(call: Call, weight: ir.Value, group: int) -> ir.Value:
