@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import h5py
@@ -92,7 +93,8 @@ def test_blocks_are_slices_of_the_whole(kind: str, data: st.DataObject, tmp_path
     x = data.draw(hnp.arrays(np.dtype(dtype), shape, elements=elements))
     n = shape[0]
     y = np.arange(n) % 3
-    source = build(tmp_path, kind, x, y)
+    # A folder for each example: what an earlier one opened may not be closed yet.
+    source = build(Path(tempfile.mkdtemp(dir=tmp_path)), kind, x, y)
     assert isinstance(source, ExampleSource)
     assert len(source) == n
     assert source.shape == shape[1:]
