@@ -81,13 +81,13 @@ def transposed(call: Call, dy: ir.Value, weight: ir.Value, geometry: Window, gro
         return emit.op("ConvTranspose", dy, weight, pads=geometry.pads, output_padding=rest, **common)
     full = emit.op("ConvTranspose", dy, weight, **common)
     spatial = emit.op("Slice", emit.shape(like), emit.ints(2), emit.ints(END))
-    reached = emit.op("Slice", emit.op("Shape", full), emit.ints(2), emit.ints(END))
+    reached = emit.op("Slice", emit.shape(full), emit.ints(2), emit.ints(END))
     begin, end = emit.ints(*geometry.begin), emit.ints(*geometry.end)
     padded = emit.op("Add", emit.op("Add", spatial, begin), end)
-    missing = emit.op("Concat", emit.ints(*[0] * n), emit.op("Sub", padded, reached), axis=0)
-    axes = emit.ints(*range(2, 2 + n))
-    grown = emit.op("Pad", full, missing, emit.scalar(0.0, like), axes)
-    return emit.op("Slice", grown, begin, emit.op("Add", begin, spatial), axes)
+    # The amounts of all axes, as in shape.pad_axis.
+    missing = emit.op("Concat", emit.ints(*[0] * (n + 4)), emit.op("Sub", padded, reached), axis=0)
+    grown = emit.op("Pad", full, missing, emit.scalar(0.0, like))
+    return emit.op("Slice", grown, begin, emit.op("Add", begin, spatial), emit.ints(*range(2, 2 + n)))
 
 
 def _flipped(call: Call, weight: ir.Value, group: int) -> ir.Value:

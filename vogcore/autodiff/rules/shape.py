@@ -7,7 +7,7 @@ import onnx_ir as ir
 
 from vogcore.autodiff.registry import Call, Cotangents, rule
 from vogcore.graph.emit import Emitter
-from vogcore.graph.shapes import dims, static_dims
+from vogcore.graph.shapes import constant, dims, static_dims
 
 END = np.iinfo(np.int64).max
 
@@ -43,10 +43,16 @@ def scatter_along_axis(call: Call, like: ir.Value, axis: int, positions: ir.Valu
 
 
 def pad_axis(call: Call, value: ir.Value, axis: int, before: ir.Value, after: ir.Value) -> ir.Value:
-    """``value`` with zeros in front of and behind it along ``axis``."""
-    emit = call.emit
-    pads = emit.op("Concat", before, after, axis=0)
-    return emit.op("Pad", value, pads, emit.scalar(0.0, value), emit.ints(axis))
+    """``value``, of the rank of x, with zeros in front of and behind it along ``axis``."""
+    emit, n = call.emit, call.rank_of(call.x)
+    # The amounts of all axes, for ONNX Runtime 1.31 moves a Transpose wrongly past a Pad that names its axes.
+    first, second = constant(before), constant(after)
+    if first is not None and second is not None:
+        pads = emit.ints(*[0] * axis, int(first[0]), *[0] * (n - 1), int(second[0]), *[0] * (n - 1 - axis))
+    else:
+        zeros = [emit.ints(*[0] * count) for count in (axis, n - 1, n - 1 - axis)]
+        pads = emit.op("Concat", zeros[0], before, zeros[1], after, zeros[2], axis=0)
+    return emit.op("Pad", value, pads, emit.scalar(0.0, value))
 
 
 @rule("Reshape", "Flatten", "Squeeze", "Unsqueeze")
@@ -189,13 +195,7 @@ def pad(call: Call) -> Cotangents:
             continue
         if mode == "constant":
             # Negative padding cuts; padding by the opposite amounts restores the shape, with zeros where it cut.
-            dy = emit.op(
-                "Pad",
-                dy,
-                emit.op("Concat", emit.op("Neg", before), emit.op("Neg", after), axis=0),
-                emit.scalar(0.0, dy),
-                emit.ints(axis),
-            )
+            dy = pad_axis(call, dy, axis, emit.op("Neg", before), emit.op("Neg", after))
             continue
         pair = emit.op("Concat", before, after, axis=0)
         positions = emit.multi("Pad", [emit.positions(x, axis), pair], 1, {"mode": mode})[0]
