@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
@@ -38,6 +38,12 @@ class Network:
     """Variance of a weight times its fan-in: 2 keeps the scale through ReLU (He et al. 2015), 1 through smooth maps."""
     half: bool = False
     """Weights and inputs in float16."""
+    short: Callable[[], nn.Module] | None = None
+    """The same with fewer repetitions of its blocks, for tests: exporting takes longest, and grows with depth."""
+
+    def shortened(self) -> Network:
+        """This network, or its short form where it has one."""
+        return self if self.short is None else replace(self, make=self.short, examples=8)
 
     def build(self) -> tuple[nn.Module, Inputs]:
         """The network in evaluation mode and a batch; the same ones in every call."""

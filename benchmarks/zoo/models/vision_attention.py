@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import nn
 from torch.nn import functional
@@ -34,7 +36,7 @@ class SelfAttention(nn.Module):
 class Block(nn.Module):
     """Normalise first, then attend; normalise first, then two linear layers."""
 
-    def __init__(self, width: int, heads: int, fused: bool, norm: type[nn.Module] = nn.LayerNorm) -> None:
+    def __init__(self, width: int, heads: int, fused: bool, norm: Callable[[int], nn.Module] = nn.LayerNorm) -> None:
         super().__init__()
         self.norm1, self.norm2 = norm(width), norm(width)
         self.attention = SelfAttention(width, heads, fused)
@@ -57,7 +59,7 @@ class VisionTransformer(nn.Module):
         heads: int = 3,
         distilled: bool = False,
         fused: bool = False,
-        norm: type[nn.Module] = nn.LayerNorm,
+        norm: Callable[[int], nn.Module] = nn.LayerNorm,
     ) -> None:
         super().__init__()
         self.extra = 2 if distilled else 1
@@ -70,7 +72,7 @@ class VisionTransformer(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = self.patches(x).flatten(2).transpose(1, 2)
-        x = torch.cat([self.tokens.expand(len(x), -1, -1), x], 1) + self.positions
+        x = torch.cat([self.tokens.expand(x.shape[0], -1, -1), x], 1) + self.positions
         x = self.norm(self.blocks(x))
         return torch.stack([head(x[:, i]) for i, head in enumerate(self.heads)]).mean(0)
 
@@ -176,9 +178,14 @@ class TorchEncoder(nn.Module):
 
 
 NETWORKS = [
-    Network("ViT", VisionTransformer, images(3, 48), gain=1.0),
+    Network("ViT", VisionTransformer, images(3, 48), gain=1.0, short=lambda: VisionTransformer(depth=2)),
     Network("ViT, fused attention", lambda: VisionTransformer(depth=2, fused=True), images(3, 48), gain=1.0),
-    Network("ViT, RMSNorm", lambda: VisionTransformer(depth=2, norm=nn.RMSNorm), images(3, 48), gain=1.0),
+    Network(
+        "ViT, RMSNorm",
+        lambda: VisionTransformer(depth=2, norm=lambda width: nn.RMSNorm(width, 1e-6)),
+        images(3, 48),
+        gain=1.0,
+    ),
     Network("DeiT, distilled", lambda: VisionTransformer(depth=3, distilled=True), images(3, 48), gain=1.0),
     Network("Swin", Swin, images(3, 64), gain=1.0),
     Network("torch TransformerEncoder", TorchEncoder, images(1, 28), gain=1.0),

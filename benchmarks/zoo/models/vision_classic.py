@@ -101,16 +101,20 @@ def _inception(cin: int, c1: int, r3: int, c3: int, r5: int, c5: int, pool: int)
     )
 
 
-def googlenet() -> nn.Module:
+def googlenet(short: bool = False) -> nn.Module:
     """GoogLeNet at half its width; its poolings round up, as Caffe's did."""
+    middle = [
+        _inception(240, 96, 48, 104, 8, 24, 32), _inception(256, 80, 56, 112, 12, 32, 32),
+        _inception(256, 64, 64, 128, 12, 32, 32), _inception(256, 56, 72, 144, 16, 32, 32),
+        _inception(264, 128, 80, 160, 16, 64, 64),
+    ]  # fmt: skip
+    if short:
+        middle = [_inception(240, 128, 80, 160, 16, 64, 64)]
     return nn.Sequential(
         ConvNorm(3, 32, 7, 2, 3), nn.MaxPool2d(3, 2, ceil_mode=True), nn.LocalResponseNorm(5, 1e-1),
         ConvNorm(32, 32), ConvNorm(32, 96, 3, padding=1), nn.MaxPool2d(3, 2, ceil_mode=True),
         _inception(96, 32, 48, 64, 8, 16, 16), _inception(128, 64, 64, 96, 16, 48, 32),
-        nn.MaxPool2d(3, 2, ceil_mode=True),
-        _inception(240, 96, 48, 104, 8, 24, 32), _inception(256, 80, 56, 112, 12, 32, 32),
-        _inception(256, 64, 64, 128, 12, 32, 32), _inception(256, 56, 72, 144, 16, 32, 32),
-        _inception(264, 128, 80, 160, 16, 64, 64), nn.MaxPool2d(2, 2, ceil_mode=True),
+        nn.MaxPool2d(3, 2, ceil_mode=True), *middle, nn.MaxPool2d(2, 2, ceil_mode=True),
         _inception(416, 128, 80, 160, 16, 64, 64), _inception(416, 192, 96, 192, 24, 64, 64),
         nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(0.2), nn.Linear(512, CLASSES),
     )  # fmt: skip
@@ -180,17 +184,18 @@ def _mixed_e(cin: int, include: bool) -> nn.Module:
     )
 
 
-def inception_v3() -> nn.Module:
+def inception_v3(short: bool = False) -> nn.Module:
     """Szegedy et al. 2016 at a quarter of its width, without the auxiliary classifier.
 
     The published weights average some windows with the padding (TensorFlow's does not count it, torch's default does):
     here both occur.
     """
+    rows = [_mixed_c(192, 32, True), _mixed_c(192, 40, False), _mixed_c(192, 40, True), _mixed_c(192, 48, False)]
     return nn.Sequential(
         ConvNorm(3, 8, 3, 2), ConvNorm(8, 8, 3), ConvNorm(8, 16, 3, padding=1), nn.MaxPool2d(3, 2),
         ConvNorm(16, 20), ConvNorm(20, 48, 3), nn.MaxPool2d(3, 2),
         _mixed_a(48, 8, True), _mixed_a(64, 16, False), _mixed_a(72, 16, True), _mixed_b(72),
-        _mixed_c(192, 32, True), _mixed_c(192, 40, False), _mixed_c(192, 40, True), _mixed_c(192, 48, False),
+        *(rows[:1] if short else rows),
         _mixed_d(192), _mixed_e(320, True), _mixed_e(512, False),
         nn.AdaptiveAvgPool2d(1), nn.Dropout(), nn.Flatten(), nn.Linear(512, CLASSES),
     )  # fmt: skip
@@ -201,6 +206,6 @@ NETWORKS = [
     Network("VGG-11", lambda: vgg("2M4M88M99M99M", False), images(3, 32)),
     Network("VGG-16 with BatchNorm", lambda: vgg("22M44M888M999M999M", True), images(3, 32)),
     Network("SqueezeNet 1.1", squeezenet, images(3, 64)),
-    Network("GoogLeNet, ceil mode", googlenet, images(3, 64)),
-    Network("Inception v3", inception_v3, images(3, 96)),
+    Network("GoogLeNet, ceil mode", googlenet, images(3, 64), short=lambda: googlenet(True)),
+    Network("Inception v3", inception_v3, images(3, 96), short=lambda: inception_v3(True)),
 ]

@@ -38,11 +38,11 @@ class ShuffleUnit(nn.Module):
         return x.view(n, 2, c // 2, h, w).transpose(1, 2).reshape(n, c, h, w)
 
 
-def shufflenet_v2() -> nn.Module:
+def shufflenet_v2(depths: tuple[int, ...] = (4, 8, 4)) -> nn.Module:
     """ShuffleNet v2, 0.5x."""
     layers: list[nn.Module] = [ConvNorm(3, 24, 3, 2, 1), nn.MaxPool2d(3, 2, 1)]
     cin = 24
-    for cout, depth in ((48, 4), (96, 8), (192, 4)):
+    for cout, depth in zip((48, 96, 192), depths):
         layers += [ShuffleUnit(cin if i == 0 else cout, cout, 2 if i == 0 else 1) for i in range(depth)]
         cin = cout
     layers.append(ConvNorm(cin, 512))
@@ -86,20 +86,20 @@ class InvertedResidual(nn.Module):
         return x + self.body(x) if self.add else self.body(x)
 
 
-def mobilenet_v2() -> nn.Module:
-    """MobileNet v2, 0.5x: expansion, channels, depth, stride of each stage."""
+def mobilenet_v2(longest: int = 4) -> nn.Module:
+    """MobileNet v2, 0.5x: expansion, channels, depth (``longest`` at most), stride of each stage."""
     layers: list[nn.Module] = [ConvNorm(3, 16, 3, 2, 1, activation=nn.ReLU6)]
     cin = 16
     stages = [(1, 8, 1, 1), (6, 12, 2, 2), (6, 16, 3, 2), (6, 32, 4, 2), (6, 48, 3, 1), (6, 80, 3, 2), (6, 160, 1, 1)]
     for factor, cout, depth, stride in stages:
-        for block in range(depth):
-            layers.append(InvertedResidual(cin, cout, factor * cin, 3, stride if block == 0 else 1, nn.ReLU6))
+        for block in range(min(depth, longest)):
+            layers.append(InvertedResidual(cin, cout, factor * cin, 3, 1 if block else stride, nn.ReLU6))
             cin = cout
     layers.append(ConvNorm(cin, 640, activation=nn.ReLU6))
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(0.2), nn.Linear(640, CLASSES))
 
 
-def mobilenet_v3() -> nn.Module:
+def mobilenet_v3(leave_out: tuple[int, ...] = ()) -> nn.Module:
     """Howard et al. 2019, the small one: kernel, expanded, output, excite, hard swish, stride of each block."""
     layers: list[nn.Module] = [ConvNorm(3, 16, 3, 2, 1, activation=nn.Hardswish)]
     cin = 16
@@ -109,7 +109,7 @@ def mobilenet_v3() -> nn.Module:
         (5, 120, 48, True, True, 1), (5, 144, 48, True, True, 1), (5, 288, 96, True, True, 2),
         (5, 576, 96, True, True, 1), (5, 576, 96, True, True, 1),
     ]  # fmt: skip
-    for kernel, mid, cout, excite, hard, stride in blocks:
+    for kernel, mid, cout, excite, hard, stride in (b for i, b in enumerate(blocks) if i not in leave_out):
         gate = SqueezeExcite(mid, max(8, mid // 32 * 8), nn.ReLU, nn.Hardsigmoid) if excite else None
         activation = nn.Hardswish if hard else nn.ReLU
         layers.append(InvertedResidual(cin, cout, mid, kernel, stride, activation, gate))
@@ -119,8 +119,8 @@ def mobilenet_v3() -> nn.Module:
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), *head)
 
 
-def efficientnet_b0(width: float = 0.5) -> nn.Module:
-    """Tan & Le 2019: expansion, channels, depth, stride, kernel of each stage."""
+def efficientnet_b0(width: float = 0.5, longest: int = 4) -> nn.Module:
+    """Tan & Le 2019: expansion, channels, depth (``longest`` at most), stride, kernel of each stage."""
 
     def scaled(channels: int) -> int:
         return max(8, int(channels * width + 4) // 8 * 8)
@@ -132,7 +132,7 @@ def efficientnet_b0(width: float = 0.5) -> nn.Module:
         (6, 112, 3, 1, 5), (6, 192, 4, 2, 5), (6, 320, 1, 1, 3),
     ]  # fmt: skip
     for factor, channels, depth, stride, kernel in stages:
-        for block in range(depth):
+        for block in range(min(depth, longest)):
             mid, cout = factor * cin, scaled(channels)
             gate = SqueezeExcite(mid, max(1, cin // 4), nn.SiLU, nn.Sigmoid)
             layers.append(InvertedResidual(cin, cout, mid, kernel, stride if block == 0 else 1, nn.SiLU, gate))
@@ -143,8 +143,8 @@ def efficientnet_b0(width: float = 0.5) -> nn.Module:
 
 
 NETWORKS = [
-    Network("ShuffleNet v2", shufflenet_v2, images(3, 64)),
-    Network("MobileNet v2", mobilenet_v2, images(3, 64)),
-    Network("MobileNet v3 small", mobilenet_v3, images(3, 64)),
-    Network("EfficientNet-B0", efficientnet_b0, images(3, 64)),
+    Network("ShuffleNet v2", shufflenet_v2, images(3, 64), short=lambda: shufflenet_v2((2, 2, 1))),
+    Network("MobileNet v2", mobilenet_v2, images(3, 64), short=lambda: mobilenet_v2(1)),
+    Network("MobileNet v3 small", mobilenet_v3, images(3, 64), short=lambda: mobilenet_v3((5, 6, 7, 9, 10))),
+    Network("EfficientNet-B0", efficientnet_b0, images(3, 64), short=lambda: efficientnet_b0(0.5, 1)),
 ]

@@ -154,9 +154,25 @@ class UNet(nn.Module):
 
 NETWORKS = [
     Network("ResNet-18", lambda: resnet((2, 2, 2, 2), False, 32), images(3, 64)),
-    Network("ResNet-50", lambda: resnet((3, 4, 6, 3), True, 16), images(3, 64)),
-    Network("DenseNet-121", lambda: densenet((6, 12, 24, 16), 8), images(3, 64)),
-    Network("ConvNeXt-T", lambda: convnext((3, 3, 9, 3), 24), images(3, 64), gain=1.0),
+    Network(
+        "ResNet-50",
+        lambda: resnet((3, 4, 6, 3), True, 16),
+        images(3, 64),
+        short=lambda: resnet((1, 2, 1, 1), True, 16),
+    ),
+    Network(
+        "DenseNet-121",
+        lambda: densenet((6, 12, 24, 16), 8),
+        images(3, 64),
+        short=lambda: densenet((2, 3, 2, 2), 8),
+    ),
+    Network(
+        "ConvNeXt-T",
+        lambda: convnext((3, 3, 9, 3), 24),
+        images(3, 64),
+        gain=1.0,
+        short=lambda: convnext((1, 1, 2, 1), 24),
+    ),
     Network("UNet, ConvTranspose, BatchNorm", lambda: UNet(8, None, nn.BatchNorm2d), images(3, 32)),
     Network("UNet, bilinear Resize, GroupNorm", lambda: UNet(8, "bilinear", nn.GroupNorm), images(3, 32)),
     Network("UNet, nearest Resize, InstanceNorm", lambda: UNet(8, "nearest", nn.InstanceNorm2d), images(3, 32)),
