@@ -6,7 +6,15 @@ from collections.abc import Mapping, Sequence
 
 import onnx_ir as ir
 
-from vogcore.autodiff.registry import RULES, Call, Options, inputs_with_gradient, outputs_with_gradient, qualified_name
+from vogcore.autodiff.registry import (
+    RULES,
+    Call,
+    Deferred,
+    Options,
+    inputs_with_gradient,
+    outputs_with_gradient,
+    qualified_name,
+)
 from vogcore.errors import ModelError, UnsupportedOpError
 from vogcore.graph.emit import Emitter
 from vogcore.graph.prepare import node_name
@@ -60,7 +68,7 @@ def backward(
     path = path_nodes(emit.graph, sources, list(seeds))
     _require_rules(path)
     active = set(sources) | {value for node in path for value in outputs_with_gradient(node)}
-    pending: dict[ir.Value, list[ir.Value]] = {value: [seed] for value, seed in seeds.items()}
+    pending: dict[ir.Value, list[ir.Value | Deferred]] = {value: [seed] for value, seed in seeds.items()}
     gradients: dict[ir.Value, ir.Value] = {}
     for node in reversed(path):
         cotangents = tuple(_collect(emit, pending, value) for value in node.outputs)
@@ -84,6 +92,9 @@ def backward(
                 continue
             if result is None:
                 raise call.unsupported(f"its input {index} depends on the model's input, which its rule does not cover")
+            if not isinstance(result, ir.Value):
+                pending.setdefault(value, []).append(result)
+                continue
             if entry.broadcasts:
                 result = unbroadcast(emit, result, node.outputs[0], value)
             # A rule may hand on a cotangent it was given, whose shape is known already.
@@ -138,14 +149,32 @@ def _unbroadcast_at_run_time(emit: Emitter, cotangent: ir.Value, output: ir.Valu
     return emit.op("Reshape", summed, narrow, like=target)
 
 
-def _collect(emit: Emitter, pending: dict[ir.Value, list[ir.Value]], value: ir.Value) -> ir.Value | None:
+def _collect(emit: Emitter, pending: dict[ir.Value, list[ir.Value | Deferred]], value: ir.Value) -> ir.Value | None:
     parts = pending.pop(value, [])
     if not parts:
         return None
-    total = parts[0]
-    for part in parts[1:]:
+    total, *rest = _tensors(emit, parts)
+    for part in rest:
         total = emit.op("Add", total, part, like=value)
     return total
+
+
+def _tensors(emit: Emitter, parts: Sequence[ir.Value | Deferred]) -> list[ir.Value]:
+    """The parts as tensors, with deferred ones that fit together added up first."""
+    tensors: list[ir.Value] = []
+    sums: list[Deferred] = []
+    for part in parts:
+        if isinstance(part, ir.Value):
+            tensors.append(part)
+            continue
+        for index, total in enumerate(sums):
+            joined = total.plus(emit, part)
+            if joined is not None:
+                sums[index] = joined
+                break
+        else:
+            sums.append(part)
+    return tensors + [total.value(emit) for total in sums]
 
 
 def _can_change(value: ir.Value | None) -> bool:

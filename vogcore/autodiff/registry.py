@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import onnx_ir as ir
@@ -23,6 +23,7 @@ __all__ = [
     "NO_GRADIENT",
     "RULES",
     "Call",
+    "Deferred",
     "Options",
     "Rule",
     "inputs_with_gradient",
@@ -31,7 +32,20 @@ __all__ = [
     "rule",
 ]
 
-Cotangents: TypeAlias = "Sequence[ir.Value | None]"
+
+class Deferred(Protocol):
+    """A cotangent that is cheaper to add up in another form; the engine asks for its value when all uses are known."""
+
+    def plus(self, emit: Emitter, other: object) -> Deferred | None:
+        """The sum with another deferred cotangent of the same value; None where the two do not fit."""
+        ...
+
+    def value(self, emit: Emitter) -> ir.Value:
+        """The cotangent as a tensor."""
+        ...
+
+
+Cotangents: TypeAlias = "Sequence[ir.Value | Deferred | None]"
 
 
 @dataclass(frozen=True)

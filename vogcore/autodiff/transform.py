@@ -73,7 +73,7 @@ def gradient_model(
         _refuse_taken_names(graph, (TARGET, GRADIENT))
         source = _choose_source(graph, wrt)
         found = find_logits(graph, output)
-        emit = Emitter(graph)
+        emit = Emitter(graph, cpu=lowering == "cpu")
         logits = flatten_classes(emit, found.logits)
         target = ir.Value(
             name=TARGET, shape=ir.Shape([_batch(logits) or _batch(source)]), type=ir.TensorType(ir.DataType.INT64)
@@ -120,7 +120,7 @@ def vjp_model(
         if chosen is None:
             listed = ", ".join(repr(value.name) for value in graph.outputs)
             raise ModelError(f"The model has no output {output!r}; its outputs are {listed}.")
-        emit = Emitter(graph)
+        emit = Emitter(graph, cpu=lowering == "cpu")
         cotangent = ir.Value(name=COTANGENT, shape=chosen.shape, type=chosen.type)
         graph.inputs.append(cotangent)
         gradients = backward(emit, {chosen: cotangent}, sources, options)

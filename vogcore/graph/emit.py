@@ -21,8 +21,14 @@ class Emitter:
     read beside the forward graph.
     """
 
-    def __init__(self, graph: ir.Graph) -> None:
+    def __init__(self, graph: ir.Graph, *, cpu: bool = True) -> None:
+        """
+        Args:
+            graph: the graph to append to.
+            cpu: whether it is meant for the CPU execution provider.
+        """
         self.graph = graph
+        self.cpu = cpu
         self.scope = "vogcore"
         self._counter = 0
         self._taken = {value.name for node in graph for value in node.outputs} | set(graph.initializers)
@@ -91,6 +97,19 @@ class Emitter:
     def masked(self, condition: ir.Value, value: ir.Value) -> ir.Value:
         """``value`` where the condition holds, zero elsewhere (also where ``value`` is not finite)."""
         return self.select(condition, value, self.scalar(0.0, value), like=value)
+
+    def blocked(self, value: ir.Value) -> ir.Value:
+        """``value``, unchanged, in the blocked channel layout where ONNX Runtime has one.
+
+        On the CPU convolutions run in a layout of blocks of 16 channels. An elementwise operator stays in it only if
+        all its inputs are, so one tensor that was made elsewhere drags a whole residual branch out of it, with a
+        reordering at every convolution. A pooling with a 1x1 window changes nothing and is always run in blocks.
+        """
+        sizes = dims(value)
+        channels = sizes[1] if sizes is not None and len(sizes) == 4 else None
+        if value.dtype != ir.DataType.FLOAT or not isinstance(channels, int) or channels % 16 or not self.cpu:
+            return value
+        return self.op("MaxPool", value, kernel_shape=[1, 1], like=value)
 
     # -- constants ---------------------------------------------------------------------------------------------
 

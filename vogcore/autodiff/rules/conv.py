@@ -2,66 +2,24 @@
 
 For Y = conv(X, W) with stride s, dilation d, padding p and groups g, dX is the transposed convolution of dY with W
 (Dumoulin & Visin 2016, section 4). With stride 1 that is again an ordinary convolution, of dY with W flipped in space
-and with its input and output channels exchanged, which ONNX Runtime runs faster on the CPU. The flipped weights are
-written as nodes on the weights themselves: ONNX Runtime folds them when it loads the graph, and the file holds every
-weight once.
+and with its input and output channels exchanged, which ONNX Runtime runs faster on the CPU; with a larger stride it is
+several such convolutions (phases.py). CUDA has a fast transposed convolution, so there it is one. The flipped weights
+are written as nodes on the weights themselves: ONNX Runtime folds them when it loads the graph, and the file holds
+every weight once.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
-from vogcore.autodiff.registry import Call, Cotangents, rule
+from vogcore.autodiff.registry import Call, Cotangents, Deferred, rule
+from vogcore.autodiff.rules.phases import phase_cotangents
 from vogcore.autodiff.rules.shape import END
-from vogcore.graph.shapes import dims, static_dims
-
-
-@dataclass(frozen=True)
-class Window:
-    """Geometry of a sliding window, one entry for each spatial axis."""
-
-    kernel: tuple[int, ...]
-    strides: tuple[int, ...]
-    dilations: tuple[int, ...]
-    begin: tuple[int, ...]
-    end: tuple[int, ...]
-
-    @property
-    def extent(self) -> tuple[int, ...]:
-        """Number of input positions that a dilated kernel spans."""
-        return tuple((k - 1) * d + 1 for k, d in zip(self.kernel, self.dilations))
-
-    @property
-    def pads(self) -> list[int]:
-        """Padding as ONNX writes it: all begins, then all ends."""
-        return [*self.begin, *self.end]
-
-
-def window(call: Call, kernel: tuple[int, ...]) -> Window:
-    """Read strides, dilations and padding of a node; ``auto_pad`` is resolved where the input size is known."""
-    n = len(kernel)
-    strides = tuple(call.attribute("strides", [1] * n))
-    dilations = tuple(call.attribute("dilations", [1] * n))
-    pads = call.attribute("pads", [0] * 2 * n)
-    auto = call.attribute("auto_pad", "NOTSET")
-    extent = [(k - 1) * d + 1 for k, d in zip(kernel, dilations)]
-    if auto == "VALID":
-        pads = [0] * 2 * n
-    elif auto in ("SAME_UPPER", "SAME_LOWER"):
-        if all(s == 1 for s in strides):
-            totals = [e - 1 for e in extent]
-        else:
-            sizes = static_dims(call.x, range(2, 2 + n))
-            if sizes is None:
-                raise call.unsupported(f"auto_pad={auto} with a stride needs a known image size")
-            totals = [max((-(-i // s) - 1) * s + e - i, 0) for i, s, e in zip(sizes, strides, extent)]
-        small, large = [t // 2 for t in totals], [t - t // 2 for t in totals]
-        pads = [*small, *large] if auto == "SAME_UPPER" else [*large, *small]
-    return Window(kernel, strides, dilations, tuple(pads[:n]), tuple(pads[n:]))
+from vogcore.autodiff.rules.window import Window, window
+from vogcore.graph.shapes import static_dims
 
 
 def transposed(call: Call, dy: ir.Value, weight: ir.Value, geometry: Window, group: int, like: ir.Value) -> ir.Value:
@@ -112,10 +70,31 @@ def _flipped(call: Call, weight: ir.Value, group: int) -> ir.Value:
     )
 
 
+def _input_cotangent(call: Call, geometry: Window, group: int) -> ir.Value | Deferred:
+    emit, weight = call.emit, call.input(1)
+    pads = [e - 1 - p for e, p in zip(geometry.extent * 2, geometry.pads)]
+    if (group == 1 or static_dims(weight) is not None) and min(pads) >= 0:
+        if all(s == 1 for s in geometry.strides):
+            return emit.op(
+                "Conv",
+                call.dy,
+                _flipped(call, weight, group),
+                dilations=list(geometry.dilations),
+                group=group,
+                pads=pads,
+                kernel_shape=list(geometry.kernel),
+            )
+        if call.options.lowering == "cpu":
+            phases = phase_cotangents(emit, call.dy, _flipped(call, weight, group), geometry, group, call.x)
+            if phases is not None:
+                return phases
+    return emit.blocked(transposed(call, call.dy, weight, geometry, group, call.x))
+
+
 @rule("Conv")
 def conv(call: Call) -> Cotangents:
     """dX = transposed convolution of dY with W; dB = dY summed over examples and positions."""
-    emit, x, weight = call.emit, call.x, call.input(1)
+    emit, weight = call.emit, call.input(1)
     if call.wanted[1]:
         raise call.unsupported("its weights depend on the input, and only gradients with respect to X are known")
     sizes = static_dims(weight)
@@ -126,20 +105,7 @@ def conv(call: Call) -> Cotangents:
     geometry = window(call, tuple(kernel))
     dx = db = None
     if call.wanted[0]:
-        pads = [e - 1 - p for e, p in zip(geometry.extent * 2, geometry.pads)]
-        if all(s == 1 for s in geometry.strides) and min(pads) >= 0 and (group == 1 or sizes is not None):
-            flipped = _flipped(call, weight, group)
-            dx = emit.op(
-                "Conv",
-                call.dy,
-                flipped,
-                dilations=list(geometry.dilations),
-                group=group,
-                pads=pads,
-                kernel_shape=list(kernel),
-            )
-        else:
-            dx = transposed(call, call.dy, weight, geometry, group, x)
+        dx = _input_cotangent(call, geometry, group)
     if len(call.wanted) > 2 and call.wanted[2]:
         n = len(kernel)
         db = emit.op("ReduceSum", call.dy, emit.ints(0, *range(2, 2 + n)), keepdims=0)
@@ -178,11 +144,3 @@ def conv_transpose(call: Call) -> Cotangents:
         pads=pads,
     )
     return [result]
-
-
-def spatial_rank(call: Call) -> int:
-    """Number of spatial axes of the first input."""
-    sizes = dims(call.x)
-    if sizes is None:
-        raise call.unsupported("the rank of its input is not known")
-    return len(sizes) - 2

@@ -8,8 +8,9 @@ import numpy as np
 import onnx_ir as ir
 
 from vogcore.autodiff.registry import Call, Cotangents, rule
-from vogcore.autodiff.rules.conv import Window, spatial_rank, transposed, window
+from vogcore.autodiff.rules.conv import transposed
 from vogcore.autodiff.rules.shape import END, scatter_add
+from vogcore.autodiff.rules.window import Window, spatial_rank, window
 from vogcore.graph.shapes import static_dims
 
 
@@ -144,7 +145,7 @@ def global_average_pool(call: Call) -> Cotangents:
     else:
         spatial = emit.op("Slice", emit.shape(x), emit.ints(2), emit.ints(END))
         count = emit.cast(emit.op("ReduceProd", spatial, keepdims=0), x.dtype or ir.DataType.FLOAT)
-    return [emit.expand_like(emit.op("Div", call.dy, count), x)]
+    return [emit.blocked(emit.expand_like(emit.op("Div", call.dy, count), x))]
 
 
 @rule("GlobalMaxPool")

@@ -65,7 +65,9 @@ def reduce_mean(call: Call) -> Cotangents:
     else:
         ratio = emit.op("Div", emit.size(call.x), emit.size(call.y))
         count = emit.cast(ratio, call.x.dtype or ir.DataType.FLOAT)
-    return [emit.expand_like(emit.op("Div", dy, count), call.x)]
+    spread = emit.expand_like(emit.op("Div", dy, count), call.x)
+    # Over an image, as an exporter writes a global average pooling.
+    return [emit.blocked(spread) if known is not None and sorted(a % 4 for a in known) == [2, 3] else spread]
 
 
 @rule("ReduceMax", "ReduceMin")
