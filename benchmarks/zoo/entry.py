@@ -30,6 +30,8 @@ class Exported:
     """(N, ...) float64: gradient of those logits, computed in float64 by the source named in ``reference``."""
     logits: np.ndarray | None = None
     """(N, C) float64, before a softmax."""
+    own: np.ndarray | None = None
+    """The same gradient as the reference gives it in the model's own type: what rounding alone does to it."""
     wrt: str | None = None
     """Name of the tensor that ``gradient`` belongs to, where it is not the only input."""
     output: str | None = None
@@ -68,8 +70,7 @@ def save(entry: Entry, exported: Exported, folder: Path) -> Path:
     }  # fmt: skip
     arrays = {f"feed:{name}": value for name, value in exported.feeds.items()}
     arrays |= {"target": exported.target, "gradient": exported.gradient, "record": np.array(json.dumps(record))}
-    if exported.logits is not None:
-        arrays["logits"] = exported.logits
+    arrays |= {key: value for key in ("logits", "own") if (value := getattr(exported, key)) is not None}
     (folder / f"{entry.slug}.onnx").write_bytes(exported.model)
     path = folder / f"{entry.slug}.npz"
     np.savez_compressed(path, **arrays)
@@ -97,6 +98,6 @@ def _load(path: Path) -> Exported:
             feeds={key.removeprefix("feed:"): arrays[key] for key in arrays.files if key.startswith("feed:")},
             target=arrays["target"],
             gradient=arrays["gradient"],
-            logits=arrays["logits"] if "logits" in arrays.files else None,
+            **{key: arrays[key] for key in ("logits", "own") if key in arrays.files},
             **{key: record[key] for key in ("wrt", "output", "reference", "notes")},
         )

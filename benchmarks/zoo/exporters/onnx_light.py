@@ -44,10 +44,15 @@ def _build(stem: str, examples: int) -> Exported:
     images = generator.standard_normal((examples, *shape[1:])).astype(np.float32)
     model = with_random_weights(shipped, {name: images[:1]}, generator)
     logits = _logits(model)
-    target = np.arange(examples) * 7
-    parts = [
-        logits_and_gradient(model, {name: images[i : i + 1]}, name, logits, target[i : i + 1]) for i in range(examples)
-    ]
+    parts, single, target = [], [], np.zeros(examples, np.int64)
+    for i in range(examples):
+        # A class chosen blindly may be dead: SqueezeNet ends in a ReLU. So the largest logit, the second largest, ...
+        feeds = {name: images[i : i + 1]}
+        with torch.no_grad():
+            order = Interpreter(model).run(feeds)[logits].flatten().argsort(descending=True)
+        target[i] = order[i]
+        parts.append(logits_and_gradient(model, feeds, name, logits, target[i : i + 1]))
+        single.append(logits_and_gradient(model, feeds, name, logits, target[i : i + 1], torch.float32)[1])
     scores, gradients = (np.concatenate(part) for part in zip(*parts))
     return Exported(
         model=model.SerializeToString(),
@@ -55,6 +60,7 @@ def _build(stem: str, examples: int) -> Exported:
         target=target,
         gradient=gradients,
         logits=scores,
+        own=np.concatenate(single),
         reference="float64 interpreter on torch",
     )
 

@@ -41,7 +41,7 @@ def entry(network: Network, exporter: str, opset: int) -> Entry:
 
 
 def _build(network: Network, exporter: str, opset: int) -> Exported:
-    module, inputs, gradient, logits, target = _prepared(network)
+    module, inputs, gradient, logits, target, own = _prepared(network)
     export = export_dynamo if exporter == "torch dynamo" else export_legacy
     model = export(module, inputs, opset)
     names = [value.name for value in model.graph.input]
@@ -51,33 +51,40 @@ def _build(network: Network, exporter: str, opset: int) -> Exported:
         target=target,
         gradient=gradient,
         logits=logits,
+        own=own,
         wrt=embedding_output(model) if network.embedding else (names[0] if len(names) > 1 else None),
         reference="torch.autograd, float64",
     )
 
 
 @functools.lru_cache(maxsize=1)
-def _prepared(network: Network) -> tuple[nn.Module, tuple[torch.Tensor, ...], np.ndarray, np.ndarray, np.ndarray]:
+def _prepared(network: Network) -> tuple[Any, ...]:
     """Network, inputs and truth; kept for the next opset of the same network."""
     module, inputs = network.build()
     gradient, logits, target = reference(module, inputs, network.embedding)
-    return module, inputs, gradient, logits, target
+    own = reference(module, inputs, network.embedding, next(module.parameters()).dtype)[0]
+    return module, inputs, gradient, logits, target, own
 
 
 def reference(
-    module: nn.Module, inputs: tuple[torch.Tensor, ...], embedding: str | None = None
+    module: nn.Module,
+    inputs: tuple[torch.Tensor, ...],
+    embedding: str | None = None,
+    dtype: torch.dtype = torch.float64,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Gradient (N, ...) and logits (N, C) in float64, and the classes chosen: 0, 1, 2, ... in turn.
+    """Gradient (N, ...) and logits (N, C), and the classes chosen: 0, 1, 2, ... in turn.
 
     Args:
         module: network in evaluation mode; it is copied.
         inputs: the gradient is taken with respect to the first one.
         embedding: or with respect to the output of this submodule.
+        dtype: the type to compute in.
     """
-    module = copy.deepcopy(module).double()
-    inputs = tuple(x.double() if x.is_floating_point() else x for x in inputs)
+    module = copy.deepcopy(module).to(dtype)
+    inputs = tuple(x.to(dtype) if x.is_floating_point() else x for x in inputs)
     if embedding is None:
-        source = inputs[0].requires_grad_()
+        source = inputs[0].detach().requires_grad_()
+        inputs = (source, *inputs[1:])
     else:
         found: list[torch.Tensor] = []
 

@@ -6,6 +6,6 @@ the differentiation to torch.
 
 from __future__ import annotations
 
-from benchmarks.zoo.interpreter.interpreter import Interpreter, logits_and_gradient
+from benchmarks.zoo.interpreter.interpreter import Interpreter, gradient_graph_error, logits_and_gradient
 
-__all__ = ["Interpreter", "logits_and_gradient"]
+__all__ = ["Interpreter", "gradient_graph_error", "logits_and_gradient"]

@@ -87,14 +87,14 @@ def _hard_sigmoid(node: Node) -> torch.Tensor:
 
 def _cast(node: Node) -> torch.Tensor:
     floating = node.attribute("to") in (1, 10, 11, 16)
-    return node[0].double() if floating else node[0].to(torch.bool if node.attribute("to") == 9 else torch.int64)
+    return node[0].to(node.dtype) if floating else node[0].to(torch.bool if node.attribute("to") == 9 else torch.int64)
 
 
 def _constant(node: Node) -> torch.Tensor:
     (value,) = node._attributes.values()
     array = np.array(numpy_helper.to_array(value) if hasattr(value, "data_type") else value)
     tensor = torch.from_numpy(array)
-    return tensor.double() if tensor.is_floating_point() else tensor
+    return tensor.to(node.dtype) if tensor.is_floating_point() else tensor
 
 
 def _leaky(node: Node) -> torch.Tensor:
@@ -104,6 +104,7 @@ def _leaky(node: Node) -> torch.Tensor:
 OPERATORS: dict[str, Callable[[Node], torch.Tensor]] = {
     "Abs": _unary(torch.abs),
     "Add": _binary(torch.add),
+    "And": _binary(torch.logical_and),
     "Cast": _cast,
     "Ceil": _unary(torch.ceil),
     "Clip": _clip,
@@ -117,11 +118,13 @@ OPERATORS: dict[str, Callable[[Node], torch.Tensor]] = {
     "Floor": _unary(torch.floor),
     "Gelu": _gelu,
     "Greater": _binary(torch.gt),
+    "GreaterOrEqual": _binary(torch.ge),
     "HardSigmoid": _hard_sigmoid,
     "HardSwish": _unary(functional.hardswish),
     "Identity": _unary(lambda x: x),
     "LeakyRelu": _leaky,
     "Less": _binary(torch.lt),
+    "LessOrEqual": _binary(torch.le),
     "Log": _unary(torch.log),
     "LogSoftmax": _softmax(torch.log_softmax),
     "Max": _fold(torch.maximum),
@@ -130,6 +133,7 @@ OPERATORS: dict[str, Callable[[Node], torch.Tensor]] = {
     "Mul": _binary(torch.mul),
     "Neg": _unary(torch.neg),
     "Not": _unary(torch.logical_not),
+    "Or": _binary(torch.logical_or),
     "PRelu": _prelu,
     "Pow": _binary(torch.pow),
     "Reciprocal": _unary(torch.reciprocal),

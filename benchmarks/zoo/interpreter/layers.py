@@ -60,13 +60,12 @@ def _conv_transpose(node: Node) -> torch.Tensor:
     return grown[(..., *cut)]
 
 
-def _windows(node: Node, fill: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """Every window's elements (N, C, out..., taps), and which of them lie on the image or its padding.
+def _windows(node: Node, x: torch.Tensor, fill: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """Elements of ``x`` in every window of a pooling.
 
-    Returns:
+    Returns: (N, C, out..., taps) each:
         elements, with ``fill`` outside of the image; and 1 for the image, 0.5 for the padding, 0 beyond it.
     """
-    x = node[0]
     n = x.ndim - 2
     kernel, strides = list(node.attribute("kernel_shape")), node.attribute("strides") or [1] * n
     dilations = node.attribute("dilations") or [1] * n
@@ -89,15 +88,19 @@ def _windows(node: Node, fill: float) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.stack(taps, -1), torch.stack(marks, -1)
 
 
-def _max_pool(node: Node) -> torch.Tensor:
-    elements, _ = _windows(node, -torch.inf)
+def _max_pool(node: Node) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
+    elements, _ = _windows(node, node[0], -torch.inf)
     # amax would share the gradient among ties; torch's own pooling gives it to the first.
     first = (elements == elements.amax(-1, keepdim=True)).to(torch.int8).argmax(-1, keepdim=True)
-    return elements.gather(-1, first).squeeze(-1)
+    y = elements.gather(-1, first).squeeze(-1)
+    if node.outputs == 1:
+        return y
+    places = torch.arange(node[0].numel(), dtype=torch.float64).reshape(node[0].shape)
+    return y, _windows(node, places, 0.0)[0].gather(-1, first).squeeze(-1).long()
 
 
 def _average_pool(node: Node) -> torch.Tensor:
-    elements, marks = _windows(node, 0.0)
+    elements, marks = _windows(node, node[0], 0.0)
     counted = (marks > 0) if node.attribute("count_include_pad", 0) else (marks == 1)
     return elements.sum(-1) / counted.sum(-1)
 
@@ -120,11 +123,13 @@ def _instance_norm(node: Node) -> torch.Tensor:
     return functional.instance_norm(node[0], weight=node[1], bias=node[2], eps=node.attribute("epsilon", 1e-5))
 
 
-def _layer_norm(node: Node) -> torch.Tensor:
+def _layer_norm(node: Node) -> tuple[torch.Tensor, ...]:
     x, scale, bias = node[0], node[1], node.optional(2)
-    axis = node.attribute("axis", -1) % x.ndim
-    y = functional.layer_norm(x, list(x.shape[axis:]), eps=node.attribute("epsilon", 1e-5)) * scale
-    return y if bias is None else y + bias
+    axes = list(range(node.attribute("axis", -1) % x.ndim, x.ndim))
+    mean = x.mean(axes, keepdim=True)
+    factor = ((x - mean).square().mean(axes, keepdim=True) + node.attribute("epsilon", 1e-5)).rsqrt()
+    y = (x - mean) * factor * scale
+    return (y if bias is None else y + bias), mean, factor
 
 
 def _lrn(node: Node) -> torch.Tensor:
@@ -144,7 +149,7 @@ def _gemm(node: Node) -> torch.Tensor:
     return y if c is None else y + node.attribute("beta", 1.0) * c
 
 
-OPERATORS: dict[str, Callable[[Node], torch.Tensor]] = {
+OPERATORS: dict[str, Callable[[Node], torch.Tensor | tuple[torch.Tensor, ...]]] = {
     "AveragePool": _average_pool,
     "BatchNormalization": _batch_norm,
     "Conv": _conv,

@@ -13,9 +13,11 @@ __all__ = ["Node"]
 class Node:
     """What an operator's function gets."""
 
-    def __init__(self, proto: onnx.NodeProto, inputs: list[torch.Tensor | None], opset: int) -> None:
+    def __init__(
+        self, proto: onnx.NodeProto, inputs: list[torch.Tensor | None], opset: int, dtype: torch.dtype
+    ) -> None:
         self.op, self.opset, self.outputs = proto.op_type, opset, len(proto.output)
-        self.inputs = inputs
+        self.inputs, self.dtype = inputs, dtype
         self._attributes = {a.name: onnx.helper.get_attribute_value(a) for a in proto.attribute}
 
     def __getitem__(self, index: int) -> torch.Tensor:

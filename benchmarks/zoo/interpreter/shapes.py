@@ -103,8 +103,38 @@ def _expand(node: Node) -> torch.Tensor:
 
 def _constant_of_shape(node: Node) -> torch.Tensor:
     given = node.attribute("value")
-    value = torch.zeros(1).double() if given is None else torch.from_numpy(np.array(numpy_helper.to_array(given)))
-    return (value.double() if value.is_floating_point() else value).expand(node[0].tolist()).clone()
+    value = torch.zeros(1) if given is None else torch.from_numpy(np.array(numpy_helper.to_array(given)))
+    return (value.to(node.dtype) if value.is_floating_point() else value).expand(node[0].tolist()).clone()
+
+
+def _scatter_elements(node: Node) -> torch.Tensor:
+    x, indices, updates, axis = node[0], node[1], node[2], node.attribute("axis", 0)
+    how = {"none": None, "add": "sum"}[node.attribute("reduction", "none")]
+    indices = indices % x.shape[axis]
+    if how is None:
+        return x.scatter(axis, indices, updates)
+    return x.scatter_reduce(axis, indices, updates, how, include_self=True)
+
+
+def _product(x: torch.Tensor, axes: list[int], keep: bool) -> torch.Tensor:
+    for axis in sorted((axis % x.ndim for axis in axes), reverse=True):
+        x = x.prod(axis, keepdim=keep)
+    return x
+
+
+def _depth_to_space(node: Node) -> torch.Tensor:
+    x, block = node[0], node.attribute("blocksize")
+    n, channels, height, width = x.shape
+    out = channels // block**2
+    if node.attribute("mode", "DCR") == "DCR":
+        y = x.reshape(n, block, block, out, height, width).permute(0, 3, 4, 1, 5, 2)
+    else:
+        y = x.reshape(n, out, block, block, height, width).permute(0, 1, 4, 2, 5, 3)
+    return y.reshape(n, out, height * block, width * block)
+
+
+def _range(node: Node) -> torch.Tensor:
+    return torch.arange(*(node[i].item() for i in range(3)), dtype=node[0].dtype)
 
 
 def _reduce(function: Callable[[torch.Tensor, list[int], bool], torch.Tensor]) -> Callable[[Node], torch.Tensor]:
@@ -122,16 +152,21 @@ def _reduce(function: Callable[[torch.Tensor, list[int], bool], torch.Tensor]) -
 OPERATORS: dict[str, Callable[[Node], Result]] = {
     "Concat": lambda node: torch.cat([value for value in node.inputs if value is not None], node.attribute("axis", 1)),
     "ConstantOfShape": _constant_of_shape,
+    "DepthToSpace": _depth_to_space,
     "Expand": _expand,
     "Flatten": _flatten,
     "Gather": _gather,
+    "NonZero": lambda node: node[0].nonzero().mT,
     "Pad": _pad,
+    "Range": _range,
     "ReduceL2": _reduce(lambda x, axes, keep: x.square().sum(axes, keep).sqrt()),
     "ReduceMax": _reduce(lambda x, axes, keep: x.amax(axes, keep)),
     "ReduceMean": _reduce(lambda x, axes, keep: x.mean(axes, keep)),
     "ReduceMin": _reduce(lambda x, axes, keep: x.amin(axes, keep)),
+    "ReduceProd": _reduce(_product),
     "ReduceSum": _reduce(lambda x, axes, keep: x.sum(axes, keep)),
     "Reshape": _reshape,
+    "ScatterElements": _scatter_elements,
     "Shape": lambda node: torch.tensor(node[0].shape[node.attribute("start", 0) : node.attribute("end")]),
     "Slice": _slice,
     "Split": _split,
