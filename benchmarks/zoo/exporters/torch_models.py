@@ -21,10 +21,15 @@ FAMILIES = (tabular, vision_classic, vision_residual, vision_mobile, vision_atte
 NETWORKS: list[Network] = [network for family in FAMILIES for network in family.NETWORKS]
 
 DYNAMO, LEGACY = (18, 20), (17,)
-NEW = {
+CHANGED = {
     # RMSNormalization and Attention exist from opset 23 on, GroupNormalization in its final form from 21 on.
-    "ViT": (23,), "ViT, fused attention": (23, 24), "ViT, RMSNorm": (23, 24), "torch TransformerEncoder": (23,),
-    "UNet, bilinear Resize, GroupNorm": (21, 23), "ResNet-18": (23,), "LSTM": (23,), "BERT-like": (24,),
+    "ViT, fused attention": 23, "ViT, RMSNorm": 23, "torch TransformerEncoder": 23,
+    "UNet, bilinear Resize, GroupNorm": 21,
+}  # fmt: skip
+"""Where dynamo's graph becomes another one, and at which opset."""
+NEW = {
+    "ViT": (23,), "ViT, fused attention": (24,), "ViT, RMSNorm": (24,), "UNet, bilinear Resize, GroupNorm": (23,),
+    "ResNet-18": (23,), "LSTM": (23,), "BERT-like": (24,),
 }  # fmt: skip
 OLD = {
     "MLP": (9, 11, 13, 20), "LeNet": (9, 13), "VGG-11": (9,), "SqueezeNet 1.1": (11,), "ResNet-18": (9, 11, 13, 20),
@@ -48,8 +53,9 @@ def entries(short: bool = False) -> list[Entry]:
     result = []
     for network in NETWORKS:
         chosen = network.shortened() if short else network
-        dynamo = sorted({*(DYNAMO[-1:] if short else DYNAMO), *NEW.get(network.name, ())})
-        result += [entry(chosen, "torch dynamo", opset) for opset in dynamo]
+        dynamo = set(DYNAMO[-1:] if short else (*DYNAMO, *NEW.get(network.name, ())))
+        dynamo |= {CHANGED[network.name]} if network.name in CHANGED else set()
+        result += [entry(chosen, "torch dynamo", opset) for opset in sorted(dynamo)]
         if network.name not in WITHOUT_LEGACY:
             result += [entry(chosen, "torch legacy", opset) for opset in sorted({*LEGACY, *OLD.get(network.name, ())})]
     return result

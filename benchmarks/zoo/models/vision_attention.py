@@ -187,7 +187,7 @@ NETWORKS = [
         gain=1.0,
     ),
     Network("DeiT, distilled", lambda: VisionTransformer(depth=3, distilled=True), images(3, 48), gain=1.0),
-    Network("Swin", Swin, images(3, 64), gain=1.0),
+    Network("Swin", Swin, images(3, 64), gain=1.0, short=lambda: Swin(64, 4, 24, (2, 1))),
     Network("torch TransformerEncoder", TorchEncoder, images(1, 28), gain=1.0),
     Network("ViT, float16", lambda: VisionTransformer(depth=2), images(3, 48), gain=1.0, half=True),
 ]
