@@ -179,7 +179,7 @@ def _graph_step(
     if contender == "forward":
         model = logits_model(exported)
     else:
-        model = gradient_model(exported)
+        model = gradient_model(exported, channels="mean" if contender == "channel mean" else "none")
     between = time.perf_counter()
     session = Session(model, provider="cpu", threads=threads)
     facts = {

@@ -11,7 +11,11 @@ from typing import TYPE_CHECKING
 from vogcore._lazy import lazy
 
 if TYPE_CHECKING:
+    from vogcore.autodiff.custom import register_vjp as register_vjp
+    from vogcore.autodiff.custom import unregister_vjp as unregister_vjp
     from vogcore.autodiff.transform import gradient_model as gradient_model
+    from vogcore.autodiff.transform import vjp_model as vjp_model
+    from vogcore.diagnose.check import check_model as check_model
     from vogcore.errors import VogcoreError as VogcoreError
     from vogcore.errors import VogcoreWarning as VogcoreWarning
     from vogcore.scoring.api import score as score
@@ -27,10 +31,14 @@ _HOME = {
     "Scores": "vogcore.store.scores",
     "VogcoreError": "vogcore.errors",
     "VogcoreWarning": "vogcore.errors",
+    "check_model": "vogcore.diagnose.check",
     "gradient_model": "vogcore.autodiff.transform",
     "open_scores": "vogcore.store.scores",
+    "register_vjp": "vogcore.autodiff.custom",
     "score": "vogcore.scoring.api",
     "score_gradients": "vogcore.scoring.api",
+    "unregister_vjp": "vogcore.autodiff.custom",
+    "vjp_model": "vogcore.autodiff.transform",
 }
 
 __all__ = [*sorted(_HOME), "__version__"]

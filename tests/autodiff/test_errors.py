@@ -247,5 +247,10 @@ def test_intermediate_tensor_behind_integer_tokens():
     np.testing.assert_allclose(logits, scores.detach().numpy(), rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(got, expected.numpy(), rtol=1e-4, atol=1e-6)
     properties = {p.key: p.value for p in gradient.metadata_props}
-    assert properties == {"vogcore.of": "logit", "vogcore.wrt": "embedded", "vogcore.logits": "z"}
+    assert properties == {
+        "vogcore.of": "logit",
+        "vogcore.wrt": "embedded",
+        "vogcore.logits": "z",
+        "vogcore.channels": "none",
+    }
     assert gradient.graph.output[1].type.tensor_type.elem_type == TensorProto.FLOAT == FLOAT

@@ -115,3 +115,37 @@ def test_bad_input(words, named, run_folder, cli, tools):
 def test_a_gradient_model_is_not_differentiated_again(run_folder, cli, tools):
     assert cli("gradient-model", "ckpt-0.onnx", "-o", "gradient.onnx").status == 0
     tools.refused(cli("gradient-model", "gradient.onnx", "-o", "twice.onnx"), "gradient.onnx")
+
+
+def test_a_target_in_the_graph_takes_the_place_of_the_input(run_folder, cli, tools):
+    x, _ = tools.examples(6)
+    forward = onnxruntime.InferenceSession("ckpt-0.onnx", providers=["CPUExecutionProvider"]).run(None, {"x": x})[0]
+    for target, y in (("predicted", forward.argmax(1)), ("2", np.full(6, 2))):
+        result = cli("gradient-model", "ckpt-0.onnx", "-o", f"{target}.onnx", "--of", "loss", "--target", target)
+        assert result.status == 0
+        assert "vogcore_target" not in result.out
+        assert cli("gradient-model", "ckpt-0.onnx", "-o", f"{target}-input.onnx", "--of", "loss").status == 0
+        session = onnxruntime.InferenceSession(f"{target}.onnx", providers=["CPUExecutionProvider"])
+        got = session.run(["vogcore_gradient"], {"x": x})[0]
+        np.testing.assert_allclose(got, run(f"{target}-input.onnx", x, y)[1], rtol=1e-5, atol=1e-6)
+
+
+def test_a_column_of_a_regression(run_folder, cli, tools):
+    words = ["gradient-model", "ckpt-0.onnx", "--of", "output", "--wrt", "h"]
+    assert cli(*words, "-o", "sum.onnx").status == 0
+    assert cli(*words, "-o", "one.onnx", "--target", "3").status == 0
+    weights = {t.name: onnx.numpy_helper.to_array(t) for t in onnx.load("ckpt-0.onnx").graph.initializer}["w2"]
+    x, _ = tools.examples(2)
+    for name, row in (("sum.onnx", weights.sum(1)), ("one.onnx", weights[:, 3])):
+        session = onnxruntime.InferenceSession(name, providers=["CPUExecutionProvider"])
+        np.testing.assert_allclose(session.run(["vogcore_gradient"], {"x": x})[0], [row, row], rtol=1e-5)
+
+
+def test_scoring_with_a_model_whose_target_is_no_input_is_refused(run_folder, cli):
+    """A session for scoring gives the classes itself."""
+    from vogcore.errors import ModelError
+    from vogcore.runtime import GradientSession
+
+    assert cli("gradient-model", "ckpt-0.onnx", "-o", "g.onnx", "--target", "predicted").status == 0
+    with pytest.raises(ModelError, match=r"lacks the input vogcore_target, .*vogcore\.gradient_model"):
+        GradientSession(onnx.load("g.onnx"), provider="cpu", threads=1)

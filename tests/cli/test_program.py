@@ -46,7 +46,7 @@ def subparsers() -> dict[str, argparse.ArgumentParser]:
     return dict(commands.choices)
 
 
-@pytest.mark.parametrize("command", ["score", "show", "gradient-model", "demo"])
+@pytest.mark.parametrize("command", ["score", "show", "check-model", "gradient-model", "demo"])
 def test_help_explains_every_option(command, cli):
     result = cli(command, "--help")
     assert (result.status, result.err) == (0, "")

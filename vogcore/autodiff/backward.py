@@ -77,7 +77,8 @@ def backward(
         if all(cotangent is None for cotangent in cotangents):
             continue
         carriers = set(inputs_with_gradient(node)) & active
-        wanted = tuple(value in carriers and _can_change(value) for value in node.inputs)
+        inputs = tuple(node.inputs)  # a rule may rewrite its node
+        wanted = tuple(value in carriers and _can_change(value) for value in inputs)
         if not any(wanted):
             continue
         emit.scope = f"vogcore/{node_name(node)}"
@@ -86,8 +87,8 @@ def backward(
         if not entry.all_outputs and any(cotangent is not None for cotangent in cotangents[1:]):
             raise call.unsupported("an output other than its first lies between the input and the logits")
         results = [*entry.function(call)]
-        results += [None] * (len(node.inputs) - len(results))
-        for index, (value, want, result) in enumerate(zip(node.inputs, wanted, results, strict=True)):
+        results += [None] * (len(inputs) - len(results))
+        for index, (value, want, result) in enumerate(zip(inputs, wanted, results, strict=True)):
             if value is None or not want:
                 continue
             if result is None:
@@ -140,7 +141,7 @@ def unbroadcast(emit: Emitter, cotangent: ir.Value, output: ir.Value, target: ir
 def _unbroadcast_at_run_time(emit: Emitter, cotangent: ir.Value, output: ir.Value, target: ir.Value) -> ir.Value:
     """The same when sizes are only known at run time: the axes to sum over are computed in the graph."""
     wide, narrow = emit.shape(output), emit.shape(target)
-    missing = emit.op("Sub", emit.op("Shape", wide), emit.op("Shape", narrow))
+    missing = emit.op("Sub", emit.shape(wide), emit.shape(narrow))
     ones = emit.filled(missing, 1, ir.DataType.INT64)
     aligned = emit.op("Concat", ones, narrow, axis=0)
     differs = emit.typed(ir.DataType.BOOL, "Not", emit.compare("Equal", aligned, wide))

@@ -58,7 +58,9 @@ def _one_hot(emit: Emitter, logits: ir.Value, target: ir.Value) -> ir.Value:
     column = emit.op("Unsqueeze", target, emit.ints(1))
     hit = emit.compare("Equal", column, emit.positions(logits, 1))
     hit.shape = logits.shape
-    return emit.cast(hit, logits.dtype or ir.DataType.FLOAT)
+    result = emit.cast(hit, logits.dtype or ir.DataType.FLOAT)
+    emit.one_hots[result] = target
+    return result
 
 
 def _numpy_type(value: ir.Value) -> np.dtype:

@@ -56,6 +56,8 @@ class Options:
     """Which formulation rules emit where they have several: "cpu" or "cuda", the provider that it is fast on."""
     straight_through: bool = False
     """Let gradients pass through rounding to integers (QuantizeLinear) as if it were not there."""
+    averaged: ir.Value | None = None
+    """An image (N, C, ...) with one use, whose cotangent may be given averaged over the channels, (N, 1, ...)."""
 
 
 @dataclass
@@ -202,5 +204,5 @@ def _read_from_outside(graph: ir.Graph) -> Iterator[ir.Value]:
 def outputs_with_gradient(node: ir.Node) -> Iterator[ir.Value]:
     """Outputs that pass a small change of a floating-point input on."""
     name = qualified_name(node)
-    if name not in NO_GRADIENT:
+    if name not in NO_GRADIENT or name in RULES:  # a rule of the user's own may replace "no gradient"
         yield from (v for v in node.outputs if v.type is None or is_float(v) or name in _ROUNDS_TO_INTEGER)

@@ -1,7 +1,8 @@
 """The command line: one module for each command.
 
-Exit status: 0 done; 2 bad input or usage, said in one sentence on standard error; 130 interrupted; 141 the reader of
-standard output went away. Results go to standard output, progress and warnings to standard error.
+Exit status: 0 done; 1 checked, and the answer is no (check-model); 2 bad input or usage, said in one sentence on
+standard error; 130 interrupted; 141 the reader of standard output went away. Results go to standard output, progress
+and warnings to standard error.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from vogcore.errors import VogcoreError, VogcoreWarning
 
 __all__ = ["main"]
 
-_COMMANDS = ("score", "show", "gradient_model", "demo")
+_COMMANDS = ("score", "show", "check_model", "gradient_model", "demo")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

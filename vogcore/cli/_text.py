@@ -30,10 +30,13 @@ def quoted(path: str) -> str:
     return printable(shlex.quote(path))
 
 
-def wrap(text: str) -> str:
-    """A paragraph of lines that fit a terminal, safe to print."""
-    text = printable(text)
-    return textwrap.fill(text, _WIDTH, break_long_words=False, break_on_hyphens=False)
+def wrap(text: str, indent: str = "") -> str:
+    """A paragraph of lines that fit a terminal, safe to print; lines after the first are indented a little further."""
+    further = f"{indent}  " if indent else ""
+    return textwrap.fill(
+        printable(text), _WIDTH, break_long_words=False, break_on_hyphens=False, initial_indent=indent,
+        subsequent_indent=further,
+    )  # fmt: skip
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:

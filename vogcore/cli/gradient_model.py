@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from vogcore.autodiff import OF
+from vogcore.cli._gradient_options import add_gradient_options, gradient_options
 
 __all__ = ["add_parser"]
 
@@ -15,24 +15,17 @@ def add_parser(commands: Any) -> None:
     parser = commands.add_parser(
         "gradient-model",
         help="turn a forward ONNX model into one that also computes the input gradient",
-        description="Write an ONNX model with the added input vogcore_target (class index of each example) and the "
-        "added output vogcore_gradient.",
-        epilog="example:\n  vogcore gradient-model model.onnx -o gradient.onnx",
+        description="Write an ONNX model with the added input vogcore_target (class index of each example,\n"
+        "unless --target says otherwise) and the added output vogcore_gradient.",
+        epilog="examples:\n  vogcore gradient-model model.onnx -o gradient.onnx\n"
+        "  vogcore gradient-model model.onnx -o gradient.onnx --of loss --target predicted",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.set_defaults(run=run)
     parser.add_argument("model", metavar="ONNX", help="forward model")
     parser.add_argument("-o", "--output", required=True, metavar="ONNX", help="gradient model to write")
     parser.add_argument("--overwrite", action="store_true", help="replace the file if it exists")
-    parser.add_argument(
-        "--of",
-        default="logit",
-        choices=OF,
-        metavar="WHAT",
-        help="what is differentiated: logit (default), probability, log-probability, loss, margin or centred-logit",
-    )
-    parser.add_argument("--wrt", metavar="NAME", help="float tensor to differentiate with respect to (the only input)")
-    parser.add_argument("--output-name", metavar="NAME", help="output with the class scores, where there are several")
+    add_gradient_options(parser)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -45,7 +38,7 @@ def run(options: argparse.Namespace) -> int:
 
     refuse_same_file(options.output, [options.model])
     check_output(options.output, options.overwrite)
-    model = vogcore.gradient_model(options.model, of=options.of, wrt=options.wrt, output=options.output_name)
+    model = vogcore.gradient_model(options.model, **gradient_options(options))
     save_checkpoint(model, options.output, {})
     print(f"{printable(options.output)}: {len(model.graph.node)} nodes, opset {_opset(model)}")
     for kind, values in (("input", model.graph.input), ("output", model.graph.output)):

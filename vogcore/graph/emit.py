@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,18 @@ class Emitter:
         self._taken |= {value.name for value in graph.inputs} | {node.name for node in graph}
         self._constants: dict[tuple[str, tuple[int, ...], bytes], ir.Value] = {}
         self._shapes: dict[ir.Value, ir.Value] = {}
+        self._place: ir.Node | None = None
+        self.one_hots: dict[ir.Value, ir.Value] = {}
+        """One-hot matrix (N, C) -> the class indices (N,) it was made of: a product with it is a choice of rows."""
+
+    @contextlib.contextmanager
+    def before(self, node: ir.Node) -> Iterator[None]:
+        """Put the nodes that are emitted in the body in front of ``node`` instead of at the end."""
+        outer, self._place = self._place, node
+        try:
+            yield
+        finally:
+            self._place = outer
 
     def name(self, stem: str) -> str:
         """A value name that the graph does not use yet."""
@@ -46,14 +59,24 @@ class Emitter:
                 return candidate
 
     def multi(
-        self, op: str, inputs: Sequence[ir.Value | None], count: int, attributes: Mapping[str, Any] | None = None
+        self,
+        op: str,
+        inputs: Sequence[ir.Value | None],
+        count: int,
+        attributes: Mapping[str, Any] | None = None,
+        domain: str = "",
     ) -> tuple[ir.Value, ...]:
-        """Append a node with ``count`` outputs."""
+        """Append a node with ``count`` outputs; an operator of another domain names it."""
         name = self.name(op)
-        node = ir.node(op, list(inputs), dict(attributes or {}), num_outputs=count, name=name)
+        if domain:
+            self.graph.opset_imports.setdefault(domain, 1)
+        node = ir.node(op, list(inputs), dict(attributes or {}), domain=domain, num_outputs=count, name=name)
         for index, value in enumerate(node.outputs):
             value.name = name if count == 1 else f"{name}_{index}"
-        self.graph.append(node)
+        if self._place is None:
+            self.graph.append(node)
+        else:
+            self.graph.insert_before(self._place, node)
         return tuple(node.outputs)
 
     def op(self, op: str, *inputs: ir.Value | None, like: ir.Value | None = None, **attributes: Any) -> ir.Value:

@@ -15,6 +15,7 @@ import onnx_ir.passes.common as passes
 from onnx import shape_inference, version_converter
 
 from vogcore.errors import ModelError
+from vogcore.graph.own_operators import NONE, OwnOperators, restore, stand_ins
 from vogcore.graph.shapes import constant
 
 __all__ = ["MINIMUM_OPSET", "node_name", "prepare"]
@@ -34,25 +35,29 @@ def node_name(node: ir.Node) -> str:
     return node.name or (node.outputs[0].name if node.outputs else "") or "(unnamed)"
 
 
-def prepare(model: onnx.ModelProto) -> ir.Model:
+def prepare(model: onnx.ModelProto, own: OwnOperators = NONE) -> ir.Model:
     """Return an in-memory copy of ``model`` ready for differentiation; ``model`` is left as it is.
+
+    Args:
+        model: the forward model.
+        own: operators that have a rule of the user's own. A local function among them is kept as it is.
 
     Raises:
         ModelError: the opset cannot be raised to 18, or a node was left in training mode.
     """
     # Functions first: the version converter would drop their bodies.
-    model = ir.to_proto(_simplified(ir.from_proto(model)))
-    model = _infer_shapes(_raise_opset(model))
-    result = _simplified(ir.from_proto(model))  # the converter writes Constant nodes
+    model = ir.to_proto(_simplified(ir.from_proto(model), own))
+    model = _infer_shapes(_raise_opset(model, own), own)
+    result = _simplified(ir.from_proto(model), own)  # the converter writes Constant nodes
     passes.RemoveUnusedNodesPass()(result)
     return result
 
 
-def _simplified(model: ir.Model) -> ir.Model:
+def _simplified(model: ir.Model, own: OwnOperators) -> ir.Model:
     """Functions inlined, constants and overridable inputs turned into plain initializers; refused in training mode."""
     if model.functions:
         _require_one_opset(model)
-        passes.InlinePass()(model)
+        passes.InlinePass(lambda function: (function.domain, function.name) not in own)(model)
     passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
     passes.RemoveInitializersFromInputsPass()(model)
     # Older formats required every initializer among the inputs.
@@ -73,10 +78,17 @@ def _require_one_opset(model: ir.Model) -> None:
             )
 
 
-def _raise_opset(model: onnx.ModelProto) -> onnx.ModelProto:
+def _raise_opset(model: onnx.ModelProto, own: OwnOperators) -> onnx.ModelProto:
     version = next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), None)
     if version is None or version >= MINIMUM_OPSET:
         return model
+    for function in model.functions:
+        if (function.domain, function.name) in own:
+            raise ModelError(
+                f"The model has opset {version}, and its local function {function.name!r}, which has a gradient rule "
+                f"of its own, cannot be raised to opset {MINIMUM_OPSET}; export the model with opset {MINIMUM_OPSET} "
+                "or newer."
+            )
     try:
         return version_converter.convert_version(model, MINIMUM_OPSET)
     except Exception as error:  # noqa: BLE001 - the C++ converter raises bare RuntimeErrors and assertion texts
@@ -87,13 +99,14 @@ def _raise_opset(model: onnx.ModelProto) -> onnx.ModelProto:
         ) from None
 
 
-def _infer_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
+def _infer_shapes(model: onnx.ModelProto, own: OwnOperators) -> onnx.ModelProto:
     if model.ByteSize() >= onnx.checker.MAXIMUM_PROTOBUF:
         return model  # the C++ pass would serialise it
+    replaced = stand_ins(model, own)
     try:
-        return shape_inference.infer_shapes(model, data_prop=True)
+        return restore(shape_inference.infer_shapes(model, data_prop=True), replaced)
     except Exception:  # noqa: BLE001 - rules read sizes at run time; those that need a rank say so
-        return model
+        return restore(model, replaced)
 
 
 def _require_evaluation_mode(graph: ir.Graph) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from vogcore.autodiff.registry import Call, Cotangents, rule
+from vogcore.graph.gelu import become_product, normal_cdf, tanh_factor
 
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 # Defaults of the ONNX specification, spelled out there to more digits than float32 holds.
@@ -171,24 +172,27 @@ def swish(call: Call) -> Cotangents:
 
 @rule("Gelu")
 def gelu(call: Call) -> Cotangents:
-    """y = x Phi(x): dx = dy (Phi(x) + x phi(x)); or the tanh approximation (Hendrycks & Gimpel 2016, eq. 2)."""
-    emit, x = call.emit, call.x
-    half, one = emit.scalar(0.5, x), emit.scalar(1.0, x)
-    square = emit.op("Mul", x, x)
+    """y = x Phi(x): dx = dy (Phi(x) + x phi(x)); or the tanh approximation (Hendrycks & Gimpel 2016, eq. 2).
+
+    Forward and backward pass share Phi(x): the node becomes the product of x with it.
+    """
+    emit, node, x = call.emit, call.node, call.x
     if call.attribute("approximate", "none") == "tanh":
+        with emit.before(node):
+            t, factor = tanh_factor(emit, x)
+        # d/dx (1 + t)/2 = (1 - t²)/2 sqrt(2/pi) (1 + 3 * 0.044715 x²)
         c, k = math.sqrt(2 / math.pi), 0.044715
-        inner = emit.op("Add", one, emit.op("Mul", square, emit.scalar(k, x)))
-        t = emit.op("Tanh", emit.op("Mul", emit.op("Mul", x, emit.scalar(c, x)), inner))
-        slope = emit.op("Add", emit.scalar(c, x), emit.op("Mul", square, emit.scalar(3 * c * k, x)))
-        rest = emit.op("Mul", emit.op("Mul", x, emit.op("Sub", one, emit.op("Mul", t, t))), slope)
-        both = emit.op("Add", emit.op("Add", one, t), rest)
-        return [emit.op("Mul", call.dy, emit.op("Mul", both, half))]
-    phi = emit.op(
-        "Mul", emit.op("Exp", emit.op("Mul", square, emit.scalar(-0.5, x))), emit.scalar(1 / math.sqrt(2 * math.pi), x)
-    )
-    cumulative = emit.op("Erf", emit.op("Mul", x, emit.scalar(1 / math.sqrt(2), x)))
-    cumulative = emit.op("Mul", emit.op("Add", cumulative, one), half)
-    return [emit.op("Mul", call.dy, emit.op("Add", cumulative, emit.op("Mul", x, phi)))]
+        inner = emit.op("Mul", emit.op("Mul", x, x), emit.scalar(1.5 * c * k, x))
+        inner = emit.op("Add", inner, emit.scalar(0.5 * c, x))
+        change = emit.op("Mul", emit.op("Sub", emit.scalar(1.0, x), emit.op("Mul", t, t)), inner)
+    else:
+        with emit.before(node):
+            factor = normal_cdf(emit, x)
+        # phi(x) = exp(-x²/2 - log sqrt(2 pi))
+        half = emit.op("Mul", emit.op("Mul", x, x), emit.scalar(0.5, x))
+        change = emit.op("Exp", emit.op("Sub", emit.scalar(-0.5 * math.log(2 * math.pi), x), half, like=x))
+    become_product(node, x, factor)
+    return [emit.op("Mul", call.dy, emit.op("Add", factor, emit.op("Mul", x, change)))]
 
 
 @rule("Softmax")

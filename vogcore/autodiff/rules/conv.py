@@ -16,10 +16,10 @@ import numpy as np
 import onnx_ir as ir
 
 from vogcore.autodiff.registry import Call, Cotangents, Deferred, rule
-from vogcore.autodiff.rules.phases import phase_cotangents
+from vogcore.autodiff.rules.phases import FEW_CHANNELS, few_channel_cotangent, phase_cotangents
 from vogcore.autodiff.rules.shape import END
 from vogcore.autodiff.rules.window import Window, window
-from vogcore.graph.shapes import static_dims
+from vogcore.graph.shapes import dims, static_dims
 
 
 def transposed(call: Call, dy: ir.Value, weight: ir.Value, geometry: Window, group: int, like: ir.Value) -> ir.Value:
@@ -71,24 +71,34 @@ def _flipped(call: Call, weight: ir.Value, group: int) -> ir.Value:
 
 
 def _input_cotangent(call: Call, geometry: Window, group: int) -> ir.Value | Deferred:
-    emit, weight = call.emit, call.input(1)
+    emit, weight, like = call.emit, call.input(1), call.x
     pads = [e - 1 - p for e, p in zip(geometry.extent * 2, geometry.pads)]
-    if (group == 1 or static_dims(weight) is not None) and min(pads) >= 0:
-        if all(s == 1 for s in geometry.strides):
-            return emit.op(
-                "Conv",
-                call.dy,
-                _flipped(call, weight, group),
-                dilations=list(geometry.dilations),
-                group=group,
-                pads=pads,
-                kernel_shape=list(geometry.kernel),
-            )
-        if call.options.lowering == "cpu":
-            phases = phase_cotangents(emit, call.dy, _flipped(call, weight, group), geometry, group, call.x)
-            if phases is not None:
-                return phases
-    return emit.blocked(transposed(call, call.dy, weight, geometry, group, call.x))
+    if min(pads) < 0 or (group > 1 and static_dims(weight) is None):
+        return emit.blocked(transposed(call, call.dy, weight, geometry, group, like))
+    flipped = _flipped(call, weight, group)
+    if call.x is call.options.averaged and group == 1 and (sizes := dims(call.x)) is not None:
+        # The mean over the channels is linear, so the weights can be averaged instead.
+        flipped = emit.op("ReduceMean", flipped, emit.ints(0), keepdims=1)
+        like = ir.Value(name=None, shape=ir.Shape([sizes[0], 1, *sizes[2:]]), type=call.x.type)
+    channels, on_cpu = static_dims(like, [1]), call.options.lowering == "cpu"
+    result: ir.Value | Deferred | None = None
+    if on_cpu and group == 1 and channels is not None and channels[0] < FEW_CHANNELS:
+        result = few_channel_cotangent(emit, call.dy, flipped, geometry, like)
+    if result is None and all(s == 1 for s in geometry.strides):
+        result = emit.op(
+            "Conv",
+            call.dy,
+            flipped,
+            dilations=list(geometry.dilations),
+            group=group,
+            pads=pads,
+            kernel_shape=list(geometry.kernel),
+            like=like,
+        )
+    if result is None and on_cpu:
+        result = phase_cotangents(emit, call.dy, flipped, geometry, group, like)
+    # The last resort, and what is fast on CUDA: not averaged, which the caller sees by its shape.
+    return result or emit.blocked(transposed(call, call.dy, weight, geometry, group, call.x))
 
 
 @rule("Conv")

@@ -14,6 +14,23 @@ def transpose_last(call: Call, value: ir.Value) -> ir.Value:
     return call.emit.op("Transpose", value, perm=[*range(n - 2), n - 1, n - 2])
 
 
+def _rows_of_one_hot(call: Call, weight: ir.Value, *, by_class: bool) -> ir.Value | None:
+    """dY Wᵀ for a one-hot dY: the chosen rows of Wᵀ. None where dY is something else.
+
+    At the end of a classifier this takes the place of a product over all classes.
+
+    Args:
+        call: the product.
+        weight: a matrix, (C, D) or (D, C).
+        by_class: whether it is (C, D).
+    """
+    target = call.emit.one_hots.get(call.dy)
+    if target is None or call.rank_of(weight) != 2:
+        return None
+    rows = weight if by_class else call.emit.op("Transpose", weight, perm=[1, 0])
+    return call.emit.op("Gather", rows, target, axis=0)
+
+
 @rule("MatMul")
 def matmul(call: Call) -> Cotangents:
     """Y = A B (numpy.matmul): dA = dY Bᵀ, dB = Aᵀ dY, summed over broadcast leading axes; vectors as matrices."""
@@ -34,7 +51,10 @@ def matmul(call: Call) -> Cotangents:
         dy = emit.op("Unsqueeze", dy, emit.ints(-1))
         right.shape = ir.Shape([b.shape[0], 1])  # type: ignore[index]
     da = db = None
-    if call.wanted[0]:
+    chosen = _rows_of_one_hot(call, right, by_class=False) if call.wanted[0] and rank_a == 2 else None
+    if chosen is not None:
+        da = chosen
+    elif call.wanted[0]:
         da = emit.op("MatMul", dy, transpose_last(call, right))
         da = _sum_leading(call, da, left, right, a, max(rank_b, 2))
     if call.wanted[1]:
@@ -80,7 +100,10 @@ def gemm(call: Call) -> Cotangents:
     alpha, beta = float(call.attribute("alpha", 1.0)), float(call.attribute("beta", 1.0))
     trans_a, trans_b = call.attribute("transA", 0), call.attribute("transB", 0)
     results: list[ir.Value | None] = [None] * len(call.node.inputs)
-    if call.wanted[0]:
+    chosen = _rows_of_one_hot(call, b, by_class=bool(trans_b)) if call.wanted[0] and not trans_a else None
+    if chosen is not None:
+        results[0] = emit.op("Mul", chosen, emit.scalar(alpha, chosen)) if alpha != 1.0 else chosen
+    elif call.wanted[0]:
         # A' = A: dA = dY B'ᵀ.  A' = Aᵀ: dA = B' dYᵀ.
         if trans_a:
             results[0] = emit.op("Gemm", b, dy, alpha=alpha, transA=int(trans_b), transB=1)

@@ -23,10 +23,10 @@ from vogcore.autodiff.rules.window import Window
 from vogcore.graph.emit import Emitter
 from vogcore.graph.shapes import dims, static_dims
 
-__all__ = ["Phases", "phase_cotangents"]
+__all__ = ["FEW_CHANNELS", "Phases", "few_channel_cotangent", "phase_cotangents"]
 
-_FEW_CHANNELS = 16
-"""Below this many channels all phases are channels of one convolution: the blocked kernels fill up to 16 anyway."""
+FEW_CHANNELS = 16
+"""Channels that the blocked kernels compute at a time; fewer are filled up."""
 _WIDEST_PRODUCT = 192
 """Widest row that is put in order by a product with a permutation matrix. It is faster than DepthToSpace, which copies
 number by number, as long as the product is small beside the convolutions."""
@@ -126,7 +126,7 @@ def _interleaving(phases: list[tuple[int, ...]], strides: tuple[int, ...], lengt
 
 def phase_cotangents(
     emit: Emitter, dy: ir.Value, flipped: ir.Value, geometry: Window, group: int, like: ir.Value
-) -> Phases | ir.Value | None:
+) -> Phases | None:
     """Cotangent of the input of a strided convolution.
 
     Args:
@@ -138,8 +138,8 @@ def phase_cotangents(
         like: the input (N, C, i...).
 
     Returns:
-        The cotangent, in phases or (few channels) whole; None where this formulation does not cover the case: more than
-        two spatial axes, an image of open size, or padding that reaches further than the kernel.
+        The cotangent in phases; None where this formulation does not cover the case: more than two spatial axes, an
+        image of open size, or padding that reaches further than the kernel.
     """
     n = len(geometry.kernel)
     channels, sizes, outputs = (
@@ -154,10 +154,6 @@ def phase_cotangents(
         {r: _taps(r, *parameters) for r in range(parameters[1])}
         for parameters in zip(geometry.kernel, geometry.strides, geometry.dilations, geometry.begin)
     ]
-    if n == 2 and group == 1 and math.prod(geometry.strides) * channels[0] <= _FEW_CHANNELS * 2:
-        whole = _all_phases_at_once(emit, dy, flipped, geometry, axes, sizes, outputs, lengths, like)
-        if whole is not None:
-            return whole
     parts: dict[tuple[int, ...], ir.Value] = {}
     for phase in itertools.product(*(range(s) for s in geometry.strides)):
         taps = [axis[r] for axis, r in zip(axes, phase)]
@@ -212,30 +208,80 @@ def _pick(emit: Emitter, flipped: ir.Value, taps: list[_Taps], geometry: Window)
     )
 
 
-def _all_phases_at_once(
-    emit: Emitter, dy: ir.Value, flipped: ir.Value, geometry: Window, axes: list[dict[int, _Taps | None]],
-    sizes: tuple[int, ...], outputs: tuple[int, ...], lengths: list[int], like: ir.Value,
+def few_channel_cotangent(
+    emit: Emitter, dy: ir.Value, flipped: ir.Value, geometry: Window, like: ir.Value
+) -> ir.Value | None:
+    """Cotangent of an input with few channels, an image: one convolution computes whole blocks of b x b positions.
+
+    The blocked kernels compute 16 channels at a time, an image has three or, for its mean over the colours, one. So the
+    positions of a block become channels too: with stride s and b = s m, the cotangents at b q + r are a convolution of
+    dY with stride m, whose kernel covers the taps of every r. The block is chosen for the least arithmetic.
+
+    Args:
+        emit, dy, flipped, geometry: as for :func:`phase_cotangents`; one group, two spatial axes.
+        like: the input (N, C, i...), or a stand-in with its sizes and another C.
+
+    Returns:
+        The cotangent; None where the case is not covered.
+    """
+    if len(geometry.kernel) != 2:
+        return None
+    sizes, outputs, channels = static_dims(like, [2, 3]), static_dims(dy, [2, 3]), static_dims(like, [1])
+    if sizes is None or outputs is None or channels is None or len(set(geometry.strides)) != 1:
+        return None
+    if set(geometry.dilations) != {1}:
+        return None
+    stride = geometry.strides[0]
+    choices = [(_block_cost(geometry, channels[0], stride * m, sizes), stride * m) for m in (1, 2, 3, 4)]
+    for _, block in sorted(choices):
+        result = _in_blocks(emit, dy, flipped, geometry, block, sizes, outputs, like)
+        if result is not None:
+            return result
+    return None
+
+
+def _block_cost(geometry: Window, channels: int, block: int, sizes: tuple[int, ...]) -> float:
+    """Multiplications for each channel of dY, up to a common factor."""
+    stride = geometry.strides[0]
+    covered = math.prod((block - 1 + k - 1) // stride + 1 for k in geometry.kernel)
+    filled = -(-channels * block**2 // FEW_CHANNELS) * FEW_CHANNELS
+    positions = math.prod(-(-size // block) for size in sizes)
+    return float(covered * filled * positions)
+
+
+def _in_blocks(
+    emit: Emitter, dy: ir.Value, flipped: ir.Value, geometry: Window, block: int, sizes: tuple[int, ...],
+    outputs: tuple[int, ...], like: ir.Value,
 ) -> ir.Value | None:  # fmt: skip
-    """One convolution whose output channels are the channels of all phases; its kernel covers the taps of each."""
-    if len(set(geometry.strides)) != 1 or any(tap is None for axis in axes for tap in axis.values()):
-        return None
-    every = [[tap for tap in axis.values() if tap is not None] for axis in axes]
-    if any(tap.dilation != 1 for axis in every for tap in axis):
-        return None
-    low = [min(tap.low for tap in axis) for axis in every]
-    high = [max(tap.high for tap in axis) for axis in every]
-    begins, ends = [-v for v in low], [q - o + v for q, o, v in zip(lengths, outputs, high)]
-    if min(*begins, *ends) < 0:
+    stride = geometry.strides[0]
+    lengths = [-(-size // block) for size in sizes]
+    axes = [[_taps(r, k, stride, 1, begin) for r in range(block)] for k, begin in zip(geometry.kernel, geometry.begin)]
+    every = [[tap for tap in axis if tap is not None] for axis in axes]
+    if any(len(known) < block for known in every):
+        return None  # a position that no tap reaches: only where the stride is larger than the kernel
+    low, high = [min(t.low for t in axis) for axis in every], [max(t.high for t in axis) for axis in every]
+    step = block // stride
+    begins, ends = [-v for v in low], [(q - 1) * step + v + 1 - o for q, o, v in zip(lengths, outputs, high)]
+    if min(begins) < 0:
         return None
     kernels = []
-    for phase in itertools.product(*(range(s) for s in geometry.strides)):
-        taps = [axis[r] for axis, r in zip(axes, phase)]
-        known = [tap for tap in taps if tap is not None]
-        picked = _pick(emit, flipped, known, geometry)
-        before, after = [t.low - v for t, v in zip(known, low)], [v - t.high for t, v in zip(known, high)]
+    for taps in itertools.product(*every):
+        picked = _pick(emit, flipped, list(taps), geometry)
+        before, after = [t.low - v for t, v in zip(taps, low)], [v - t.high for t, v in zip(taps, high)]
         if any(before) or any(after):
             picked = emit.op("Pad", picked, emit.ints(0, 0, *before, 0, 0, *after))
         kernels.append(picked)
     weight = emit.op("Concat", *kernels, axis=0)
-    stacked = emit.op("Conv", dy, weight, pads=[*begins, *ends], kernel_shape=[h - v + 1 for v, h in zip(low, high)])
-    return _depth_to_space(emit, stacked, geometry.strides[0], sizes, lengths, like)
+    # What lies behind the last position of dY that a block reads (a negative end) is not read either way.
+    pads = [*begins, *(max(end, 0) for end in ends)]
+    kernel = [h - v + 1 for v, h in zip(low, high)]
+    stacked = emit.op("Conv", dy, weight, pads=pads, kernel_shape=kernel, strides=[step] * 2)
+    reached = [(o + b + e - k) // step + 1 for o, b, e, k in zip(outputs, begins, pads[2:], kernel)]
+    if block == 1:
+        whole = stacked
+    else:
+        whole = emit.op("DepthToSpace", stacked, blocksize=block, mode="DCR")
+    if any(block * q != size for q, size in zip(reached, sizes)):
+        whole = emit.op("Slice", whole, emit.ints(0, 0), emit.ints(*sizes), emit.ints(2, 3))
+    whole.shape, whole.type = like.shape, like.type
+    return whole
