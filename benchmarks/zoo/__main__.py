@@ -8,6 +8,7 @@ do not live beside torch are exported in an environment of their own (``--export
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 import time
 from collections.abc import Sequence
@@ -111,13 +112,15 @@ def _measured(entry: Entry, in_float64: bool) -> Row:
             row = Row(entry, measure(exported, in_float64=in_float64))
         except VogcoreError as error:
             row = Row(entry, None, _sentence(error))
+        except Exception as error:  # noqa: BLE001 - a row that fails shall not cost the others
+            row = Row(entry, None, f"fails: {_sentence(error)}")
     shown = f"median {row.accuracy.median:.1e}" if row.accuracy else row.refusal
     print(f"{entry.model}, {entry.exporter}, opset {entry.opset}: {shown}", file=sys.stderr, flush=True)
     return row
 
 
 def _sentence(error: Exception) -> str:
-    text = str(error).strip() or type(error).__name__
+    text = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).strip() or type(error).__name__  # exporters colour their text
     return text.splitlines()[0].partition("; ")[0][:200]
 
 
