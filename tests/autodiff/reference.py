@@ -34,6 +34,42 @@ class Mean(OpRun):
         return (sum(values[1:], values[0]) / len(values),)
 
 
+class LpNormalization(OpRun):
+    """onnx leaves the absolute value out of the norm of order 1."""
+
+    def _run(self, x, axis=-1, p=2):
+        norm = np.linalg.norm(x, ord=p, axis=axis, keepdims=True)
+        return (np.where(norm == 0, 0, x / norm),)
+
+
+class LRN(OpRun):
+    """onnx normalises as many channels as there are examples."""
+
+    def _run(self, x, alpha=1e-4, beta=0.75, bias=1.0, size=None):
+        windows = [range(max(0, c - (size - 1) // 2), min(x.shape[1], c + size // 2 + 1)) for c in range(x.shape[1])]
+        total = np.stack([(x[:, list(window)] ** 2).sum(axis=1) for window in windows], axis=1)
+        return (x / (bias + alpha / size * total) ** beta,)
+
+
+class MeanVarianceNormalization(OpRun):
+    """onnx expands it into a function with float32 constants."""
+
+    def _run(self, x, axes=(0, 2, 3)):
+        axes = tuple(axes)
+        return ((x - x.mean(axis=axes, keepdims=True)) / (x.std(axis=axes, keepdims=True) + 1e-9),)
+
+
+class GroupNormalization(OpRun):
+    """onnx expands it into a function that computes in float32; this is opset 21, a scale for each channel."""
+
+    def _run(self, x, scale, bias, epsilon=1e-5, num_groups=None, stash_type=1):
+        groups = x.reshape(x.shape[0], num_groups, -1)
+        centred = groups - groups.mean(axis=2, keepdims=True)
+        normal = (centred / np.sqrt(groups.var(axis=2, keepdims=True) + epsilon)).reshape(x.shape)
+        shape = (-1, *[1] * (x.ndim - 2))
+        return (normal * scale.reshape(shape) + bias.reshape(shape),)
+
+
 class MaxPool(OpRun):
     """onnx returns wrong Indices for several channels."""
 
@@ -98,6 +134,9 @@ class ConvTranspose(OpRun):
         return (y.astype(x.dtype),)
 
 
+NEW_OPS = [Erf, Gelu, Mean, LpNormalization, LRN, MeanVarianceNormalization, GroupNormalization, MaxPool, ConvTranspose]
+
+
 def evaluator(model: onnx.ModelProto) -> ReferenceEvaluator:
     """A float64 evaluator of ``model``."""
-    return ReferenceEvaluator(model, new_ops=[Erf, Gelu, Mean, MaxPool, ConvTranspose])
+    return ReferenceEvaluator(model, new_ops=NEW_OPS)

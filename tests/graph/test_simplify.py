@@ -12,9 +12,11 @@ from tests.autodiff.reference import Erf
 from tests.graph.models import DOUBLE, build, node, value
 from vogcore.graph.emit import Emitter
 from vogcore.graph.gelu import recognise_gelu, write_gelu_out
+from vogcore.graph.merge_transposes import merge_transposes
 from vogcore.graph.narrow import narrow
 from vogcore.graph.prepare import prepare
 from vogcore.graph.relu_after_pool import relu_after_pool
+from vogcore.graph.simplify import simplify
 
 RNG = np.random.default_rng(5)
 
@@ -110,6 +112,49 @@ def test_gelu_is_recognised_and_written_out_again(order: str, scale: str) -> Non
 def test_other_functions_are_not_taken_for_gelu(order: str, changes: dict) -> None:
     model = gelu(order, "Div", **{k: v for k, v in changes.items() if k != "inverse"})
     assert "Gelu" not in operators(rewritten(model, recognise_gelu))
+
+
+def test_what_is_left_of_a_recognised_gelu_is_removed() -> None:
+    prepared = prepare(gelu("half (1 + erf) then x", "Div"))
+    simplify(Emitter(prepared.graph), [])
+    assert [n.op_type for n in prepared.graph] == ["Gelu"]
+
+
+# -- transposed keys -----------------------------------------------------------------------------------------------
+
+
+def turned(merge: list[int], apart: list[int], perm: list[int]) -> onnx.ModelProto:
+    nodes = [
+        node("Reshape", "x merge", "m"),
+        node("Transpose", "m", "t", perm=perm),
+        node("Reshape", "t apart", "y"),
+    ]
+    weights = {"merge": np.asarray(merge, np.int64), "apart": np.asarray(apart, np.int64)}
+    return build(nodes, [value("x", ["N", 3, 4, 5], DOUBLE)], [value("y", [None] * len(apart), DOUBLE)], weights)
+
+
+def test_detour_over_merged_axes_becomes_one_transpose() -> None:
+    model, x = turned([-1, 4, 5], [-1, 3, 5, 4], [0, 2, 1]), RNG.normal(size=(2, 3, 4, 5))
+    prepared = prepare(model)
+    simplify(Emitter(prepared.graph), [])
+    result = ir.to_proto(prepared)
+    onnx.checker.check_model(result)
+    assert operators(result) == ["Transpose"]
+    np.testing.assert_array_equal(run(result, x)[0], run(model, x)[0])
+
+
+@pytest.mark.parametrize(
+    ("merge", "apart", "perm"),
+    [
+        ([-1, 4, 5], [-1, 5, 3, 4], [0, 2, 1]),
+        ([-1, 4, 5], [-1, 15, 4], [0, 2, 1]),
+        ([-1, 2, 10], [-1, 3, 10, 2], [0, 2, 1]),
+        ([-1, 4, 5], [5, -1, 3, 4], [2, 0, 1]),
+    ],
+)
+def test_other_detours_are_left_alone(merge: list[int], apart: list[int], perm: list[int]) -> None:
+    model = turned(merge, apart, perm)
+    assert operators(rewritten(model, merge_transposes)) == ["Reshape", "Transpose", "Reshape"]
 
 
 # -- selections ----------------------------------------------------------------------------------------------------

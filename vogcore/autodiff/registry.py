@@ -146,11 +146,11 @@ RULES: dict[str, Rule] = {}
 
 NO_GRADIENT: frozenset[str] = frozenset(
     {
-        "And", "ArgMax", "ArgMin", "BitShift", "BitwiseAnd", "BitwiseNot", "BitwiseOr", "BitwiseXor", "Ceil",
-        "Constant", "ConstantOfShape", "Equal", "EyeLike", "Floor", "Greater", "GreaterOrEqual", "IsInf",
-        "IsNaN", "Less", "LessOrEqual", "Multinomial", "NonZero", "Not", "OneHot", "Or", "RandomNormal",
-        "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Range", "Round", "Shape", "Sign", "Size",
-        "Unique", "Xor"
+        "And", "ArgMax", "ArgMin", "Bernoulli", "BitShift", "BitwiseAnd", "BitwiseNot", "BitwiseOr", "BitwiseXor",
+        "BlackmanWindow", "Ceil", "Constant", "ConstantOfShape", "Equal", "EyeLike", "Floor", "Greater",
+        "GreaterOrEqual", "HammingWindow", "HannWindow", "Hardmax", "IsInf", "IsNaN", "Less", "LessOrEqual",
+        "MelWeightMatrix", "Multinomial", "NonZero", "Not", "Or", "RandomNormal", "RandomNormalLike",
+        "RandomUniform", "RandomUniformLike", "Round", "Shape", "Sign", "Size", "Xor"
     }
 )  # fmt: skip
 """Operators whose output does not change with a small change of a floating-point input."""

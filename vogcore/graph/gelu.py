@@ -60,19 +60,16 @@ def write_gelu_out(emit: Emitter) -> None:
         assert x is not None
         emit.scope = node.name or "vogcore"
         with emit.before(node):
-            factor = (
-                tanh_factor(emit, x)[1]
-                if approximate is not None and approximate.as_string() == "tanh"
-                else normal_cdf(emit, x)
-            )
+            by_tanh = approximate is not None and approximate.as_string() == "tanh"
+            factor = tanh_factor(emit, x)[1] if by_tanh else normal_cdf(emit, x)[1]
         become_product(node, x, factor)
 
 
-def normal_cdf(emit: Emitter, x: ir.Value) -> ir.Value:
-    """Phi(x) = (1 + erf(x / sqrt 2)) / 2."""
-    bell = emit.op("Erf", emit.op("Mul", x, emit.scalar(1 / math.sqrt(2), x), like=x), like=x)
+def normal_cdf(emit: Emitter, x: ir.Value) -> tuple[ir.Value, ir.Value]:
+    """u = x / sqrt 2 and Phi(x) = (1 + erf u) / 2."""
+    u = emit.op("Mul", x, emit.scalar(1 / math.sqrt(2), x), like=x)
     # (t + 1) / 2 in one pass; the bounds 0 and 1 of HardSigmoid are those of the function itself.
-    return emit.op("HardSigmoid", bell, alpha=0.5, beta=0.5, like=x)
+    return u, emit.op("HardSigmoid", emit.op("Erf", u, like=x), alpha=0.5, beta=0.5, like=x)
 
 
 def tanh_factor(emit: Emitter, x: ir.Value) -> tuple[ir.Value, ir.Value]:

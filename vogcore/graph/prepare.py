@@ -26,6 +26,9 @@ MINIMUM_OPSET = 18
 INITIALIZERS_APART = 4
 """First version of the file format in which initializers need not be inputs."""
 
+_KEEP_SHAPE: OwnOperators = {("", "GroupNormalization"): 0, ("", "MeanVarianceNormalization"): 0}
+"""Operators whose output has the shape of the input, which ONNX's shape inference does not know (1.23)."""
+
 # onnx-ir tells about every value it could not lift or fold; none of it concerns the user of a gradient graph.
 logging.getLogger("onnx_ir").setLevel(logging.ERROR)
 
@@ -102,7 +105,7 @@ def _raise_opset(model: onnx.ModelProto, own: OwnOperators) -> onnx.ModelProto:
 def _infer_shapes(model: onnx.ModelProto, own: OwnOperators) -> onnx.ModelProto:
     if model.ByteSize() >= onnx.checker.MAXIMUM_PROTOBUF:
         return model  # the C++ pass would serialise it
-    replaced = stand_ins(model, own)
+    replaced = stand_ins(model, {**_KEEP_SHAPE, **own})
     try:
         return restore(shape_inference.infer_shapes(model, data_prop=True), replaced)
     except Exception:  # noqa: BLE001 - rules read sizes at run time; those that need a rank say so

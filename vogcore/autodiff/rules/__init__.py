@@ -1,5 +1,29 @@
 """Gradient rules by family. Importing this package fills :data:`vogcore.autodiff.registry.RULES`."""
 
-from vogcore.autodiff.rules import activation, arithmetic, conv, linalg, norm, pool, reduce, shape
+from vogcore.autodiff.rules import (
+    activation,
+    arithmetic,
+    attention,
+    conv,
+    fourier,
+    linalg,
+    loss,
+    norm,
+    pool,
+    reduce,
+    shape,
+)
 
-__all__ = ["activation", "arithmetic", "conv", "linalg", "norm", "pool", "reduce", "shape"]
+__all__ = [
+    "activation",
+    "arithmetic",
+    "attention",
+    "conv",
+    "fourier",
+    "linalg",
+    "loss",
+    "norm",
+    "pool",
+    "reduce",
+    "shape",
+]

@@ -187,10 +187,10 @@ def gelu(call: Call) -> Cotangents:
         change = emit.op("Mul", emit.op("Sub", emit.scalar(1.0, x), emit.op("Mul", t, t)), inner)
     else:
         with emit.before(node):
-            factor = normal_cdf(emit, x)
-        # phi(x) = exp(-x²/2 - log sqrt(2 pi))
-        half = emit.op("Mul", emit.op("Mul", x, x), emit.scalar(0.5, x))
-        change = emit.op("Exp", emit.op("Sub", emit.scalar(-0.5 * math.log(2 * math.pi), x), half, like=x))
+            u, factor = normal_cdf(emit, x)
+        # phi(x) = exp(-u² - log sqrt(2 pi)), u = x / sqrt 2
+        height = emit.scalar(-0.5 * math.log(2 * math.pi), x)
+        change = emit.op("Exp", emit.op("Sub", height, emit.op("Mul", u, u), like=x))
     become_product(node, x, factor)
     return [emit.op("Mul", call.dy, emit.op("Add", factor, emit.op("Mul", x, change)))]
 
@@ -210,3 +210,29 @@ def log_softmax(call: Call) -> Cotangents:
     emit = call.emit
     total = emit.op("ReduceSum", call.dy, emit.ints(call.attribute("axis", -1)), keepdims=1)
     return [emit.op("Sub", call.dy, emit.op("Mul", emit.op("Exp", call.y), total))]
+
+
+@rule("Shrink")
+def shrink(call: Call) -> Cotangents:
+    """y = x + bias below -lambd, x - bias above lambd, else 0: dx = dy outside, zero in between (torch.hardshrink)."""
+    emit = call.emit
+    bound = emit.scalar(call.attribute("lambd", 0.5), call.x)
+    outside = emit.typed(
+        ir.DataType.BOOL,
+        "Or",
+        emit.compare("Greater", call.x, bound),
+        emit.compare("Less", call.x, emit.op("Neg", bound)),
+    )
+    return [emit.masked(outside, call.dy)]
+
+
+@rule("SwiGLU")
+def swiglu(call: Call) -> Cotangents:
+    """y = a s b, s = sigmoid(alpha a): da = dy b s (1 + alpha a (1 - s)), db = dy a s."""
+    emit, a, b = call.emit, call.input(0), call.input(1)
+    scaled = emit.op("Mul", a, emit.scalar(call.attribute("alpha", 1.0), a))
+    s = emit.op("Sigmoid", scaled)
+    one = emit.scalar(1.0, a)
+    bend = emit.op("Add", one, emit.op("Mul", scaled, emit.op("Sub", one, s)))
+    weighted = emit.op("Mul", call.dy, s)
+    return [emit.op("Mul", emit.op("Mul", weighted, b), bend), emit.op("Mul", weighted, a)]

@@ -250,3 +250,15 @@ def cast(call: Call) -> Cotangents:
     if dtype is None:
         raise call.unsupported("the type of its input is not known; run ONNX shape inference on the model")
     return [call.emit.cast(call.dy, dtype)]
+
+
+@rule("Mod", broadcasts=True)
+def mod(call: Call) -> Cotangents:
+    """y = a - q b with the whole number q = trunc(a / b), or floor(a / b) without fmod: da = dy, db = -dy q."""
+    emit, a, b = call.emit, call.input(0), call.input(1)
+    results: list[ir.Value | None] = [call.dy, None]
+    if call.wanted[1]:
+        # From y, so that q is the one of the forward pass also where a / b is rounded to a whole number.
+        q = emit.op("Round", emit.op("Div", emit.op("Sub", a, call.y), b))
+        results[1] = emit.op("Neg", emit.op("Mul", call.dy, q))
+    return results
