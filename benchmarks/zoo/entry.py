@@ -61,7 +61,7 @@ class Entry:
 
 
 def save(entry: Entry, exported: Exported, folder: Path) -> Path:
-    """Write an entry as ``slug.onnx`` and ``slug.npz``, to be measured where its framework is not installed."""
+    """Write an entry with its model as ``slug.npz``, to be measured where its framework is not installed."""
     folder.mkdir(parents=True, exist_ok=True)
     record = {
         "model": entry.model, "framework": entry.framework, "exporter": entry.exporter, "opset": entry.opset,
@@ -71,7 +71,7 @@ def save(entry: Entry, exported: Exported, folder: Path) -> Path:
     arrays = {f"feed:{name}": value for name, value in exported.feeds.items()}
     arrays |= {"target": exported.target, "gradient": exported.gradient, "record": np.array(json.dumps(record))}
     arrays |= {key: value for key in ("logits", "own") if (value := getattr(exported, key)) is not None}
-    (folder / f"{entry.slug}.onnx").write_bytes(exported.model)
+    arrays["model"] = np.frombuffer(exported.model, np.uint8)
     path = folder / f"{entry.slug}.npz"
     np.savez_compressed(path, **arrays)
     return path
@@ -94,7 +94,7 @@ def _load(path: Path) -> Exported:
     with np.load(path) as arrays:
         record = json.loads(str(arrays["record"]))
         return Exported(
-            model=path.with_suffix(".onnx").read_bytes(),
+            model=arrays["model"].tobytes(),
             feeds={key.removeprefix("feed:"): arrays[key] for key in arrays.files if key.startswith("feed:")},
             target=arrays["target"],
             gradient=arrays["gradient"],

@@ -15,6 +15,7 @@ from google.protobuf.message import DecodeError
 from onnx import external_data_helper, numpy_helper
 
 from vogcore.errors import ModelError
+from vogcore.graph.mend import mend
 
 __all__ = ["ModelLike", "constant_tensor", "load_model", "naming", "weights_digest"]
 
@@ -41,7 +42,8 @@ def load_model(model: ModelLike) -> onnx.ModelProto:
     """Read and check a model; external weights are read from the model's own folder.
 
     Args:
-        model: path of an .onnx file, its bytes, or a proto (returned as it is).
+        model: path of an .onnx file, its bytes, or a proto (returned as it is, unless it needs
+            :func:`vogcore.graph.mend.mend`).
 
     Returns:
         The model with all its weights in memory.
@@ -52,7 +54,7 @@ def load_model(model: ModelLike) -> onnx.ModelProto:
     """
     if isinstance(model, onnx.ModelProto):
         _require_weights(model)
-        return model
+        return mend(model)
     name = _describe(model)
     try:
         if isinstance(model, bytes):
@@ -82,6 +84,7 @@ def load_model(model: ModelLike) -> onnx.ModelProto:
         raise ModelError(
             f"{name} is not an ONNX model: it holds no complete graph ({_size(model)} bytes); export it again."
         )
+    proto = mend(proto)
     try:
         # A 2 GB proto cannot be serialised for the checker; ONNX Runtime checks such a model itself.
         if proto.ByteSize() < onnx.checker.MAXIMUM_PROTOBUF:
