@@ -9,7 +9,7 @@ import pytest
 from tests.autodiff.cases import CASES, Case
 from tests.autodiff.reference import evaluator as evaluator_of
 from vogcore.autodiff import vjp_model
-from vogcore.autodiff.registry import NO_GRADIENT, RULES
+from vogcore.autodiff.registry import NO_GRADIENT, RULES, STRAIGHT_THROUGH
 
 STEP = 1e-6
 
@@ -45,7 +45,8 @@ def test_rule_agrees_with_central_differences(case: Case) -> None:
 
 
 def test_every_rule_has_a_case() -> None:
-    assert set(RULES) - {case.op for case in CASES} == set()
+    # What rounds has no differences to compare with: test_quantise.py compares with torch.
+    assert set(RULES) - {case.op for case in CASES} - STRAIGHT_THROUGH == set()
 
 
 def test_no_operator_has_two_meanings() -> None:

@@ -7,7 +7,10 @@ from collections.abc import Mapping, Sequence
 import onnx_ir as ir
 
 from vogcore.autodiff.registry import (
+    EXPLAINED,
+    NO_GRADIENT,
     RULES,
+    STRAIGHT_THROUGH,
     Call,
     Deferred,
     Options,
@@ -28,8 +31,8 @@ def path_nodes(graph: ir.Graph, sources: Sequence[ir.Value], sinks: Sequence[ir.
     active = set(sources)
     forward = []
     for node in graph:
-        outputs = list(outputs_with_gradient(node))
-        if outputs and any(value in active for value in inputs_with_gradient(node)):
+        outputs = _active_outputs(node, active)
+        if outputs:
             active.update(outputs)
             forward.append(node)
     needed = set(sinks)
@@ -39,6 +42,17 @@ def path_nodes(graph: ir.Graph, sources: Sequence[ir.Value], sinks: Sequence[ir.
             needed.update(value for value in inputs_with_gradient(node) if value in active)
             path.append(node)
     return path[::-1]
+
+
+def _active_outputs(node: ir.Node, active: set[ir.Value]) -> list[ir.Value]:
+    """Outputs that change with the active values."""
+    carried = [value for value in inputs_with_gradient(node) if value in active]
+    if not carried:
+        return []
+    name = qualified_name(node)
+    if (name not in NO_GRADIENT or name in RULES) and not all(_can_change(value) for value in carried):
+        return list(node.outputs)  # of quantised integers, which stand for real numbers; so does what is made of them
+    return list(outputs_with_gradient(node))
 
 
 def backward(
@@ -66,8 +80,10 @@ def backward(
         ModelError: an output does not depend on a source.
     """
     path = path_nodes(emit.graph, sources, list(seeds))
-    _require_rules(path)
-    active = set(sources) | {value for node in path for value in outputs_with_gradient(node)}
+    _require_rules(path, options)
+    active = set(sources)
+    for node in path:
+        active.update(_active_outputs(node, active))
     pending: dict[ir.Value, list[ir.Value | Deferred]] = {value: [seed] for value, seed in seeds.items()}
     gradients: dict[ir.Value, ir.Value] = {}
     for node in reversed(path):
@@ -78,7 +94,7 @@ def backward(
             continue
         carriers = set(inputs_with_gradient(node)) & active
         inputs = tuple(node.inputs)  # a rule may rewrite its node
-        wanted = tuple(value in carriers and _can_change(value) for value in inputs)
+        wanted = tuple(value in carriers for value in inputs)
         if not any(wanted):
             continue
         emit.scope = f"vogcore/{node_name(node)}"
@@ -86,6 +102,8 @@ def backward(
         call = Call(node, emit, cotangents, wanted, options)
         if not entry.all_outputs and any(cotangent is not None for cotangent in cotangents[1:]):
             raise call.unsupported("an output other than its first lies between the input and the logits")
+        if any(want and not _can_change(value) for value, want in zip(inputs, wanted)):
+            _require_dequantisation(call)
         results = [*entry.function(call)]
         results += [None] * (len(inputs) - len(results))
         for index, (value, want, result) in enumerate(zip(inputs, wanted, results, strict=True)):
@@ -156,7 +174,7 @@ def _collect(emit: Emitter, pending: dict[ir.Value, list[ir.Value | Deferred]], 
         return None
     total, *rest = _tensors(emit, parts)
     for part in rest:
-        total = emit.op("Add", total, part, like=value)
+        total = emit.op("Add", total, part, like=value if _can_change(value) else total)
     return total
 
 
@@ -182,12 +200,31 @@ def _can_change(value: ir.Value | None) -> bool:
     return value is None or value.type is None or is_float(value)
 
 
-def _require_rules(path: Sequence[ir.Node]) -> None:
+def _require_dequantisation(call: Call) -> None:
+    if qualified_name(call.node) != "DequantizeLinear":
+        raise call.unsupported(
+            "it works on quantised integers; quantise the model with QuantizeLinear and DequantizeLinear around "
+            "operators on floating-point numbers (QDQ)"
+        )
+
+
+def _require_rules(path: Sequence[ir.Node], options: Options) -> None:
+    rounding = next((node for node in path if qualified_name(node) in STRAIGHT_THROUGH), None)
+    if rounding is not None and not options.straight_through:
+        op, name = qualified_name(rounding), node_name(rounding)
+        raise UnsupportedOpError(
+            f"{op} node {name!r} rounds, so the gradient of what lies behind it is zero everywhere; ask for the "
+            "straight-through gradient (straight_through=True, on the command line --straight-through).",
+            op=op,
+            node=name,
+        )
     unknown = [node for node in path if qualified_name(node) not in RULES]
     if not unknown:
         return
     node = unknown[0]
     op, name = qualified_name(node), node_name(node)
+    if op in EXPLAINED:
+        raise UnsupportedOpError(f"{op} node {name!r} cannot be differentiated: {EXPLAINED[op]}.", op=op, node=name)
     others = sorted({qualified_name(other) for other in unknown} - {op})
     also = f" (also without a rule in this model: {', '.join(others)})" if others else ""
     raise UnsupportedOpError(

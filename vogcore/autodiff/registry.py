@@ -20,8 +20,10 @@ from vogcore.graph.prepare import node_name
 from vogcore.graph.shapes import constant, is_float, rank
 
 __all__ = [
+    "EXPLAINED",
     "NO_GRADIENT",
     "RULES",
+    "STRAIGHT_THROUGH",
     "Call",
     "Deferred",
     "Options",
@@ -150,7 +152,8 @@ NO_GRADIENT: frozenset[str] = frozenset(
         "BlackmanWindow", "Ceil", "Constant", "ConstantOfShape", "Equal", "EyeLike", "Floor", "Greater",
         "GreaterOrEqual", "HammingWindow", "HannWindow", "Hardmax", "IsInf", "IsNaN", "Less", "LessOrEqual",
         "MelWeightMatrix", "Multinomial", "NonZero", "Not", "Or", "RandomNormal", "RandomNormalLike",
-        "RandomUniform", "RandomUniformLike", "Round", "Shape", "Sign", "Size", "Xor"
+        "RandomUniform", "RandomUniformLike", "Round", "Shape", "Sign", "Size", "Xor",
+        "ai.onnx.ml.Binarizer", "ai.onnx.ml.CategoryMapper", "ai.onnx.ml.LabelEncoder", "ai.onnx.ml.OneHotEncoder",
     }
 )  # fmt: skip
 """Operators whose output does not change with a small change of a floating-point input."""
@@ -160,9 +163,33 @@ _FROM_SHAPE_OR_TYPE = {"CastLike": 1, "Dropout": 1}
 """Operators with an input from this position on that may be floating-point, but never changes the output's values:
 the type to cast to, the ratio of a Dropout in evaluation mode."""
 
-_ROUNDS_TO_INTEGER = {"QuantizeLinear", "DynamicQuantizeLinear"}
-"""Operators whose integer output still stands for the real numbers that went in. Their derivative is zero, but taking
-it so would lose the whole model behind them without a word; so they count as unknown."""
+STRAIGHT_THROUGH = frozenset({"QuantizeLinear", "DynamicQuantizeLinear"})
+"""Operators whose first output, an integer, still stands for the real numbers that went in. Their derivative is zero,
+but taking it so would lose the whole model behind them without a word; a gradient through them has to be asked for."""
+
+_TREES = "the gradient of a tree ensemble is zero everywhere, so there is nothing to score"
+_SVM = "only its decision values are covered; export it without probabilities, and a one-class machine not at all"
+_LINEAR = "post_transform PROBIT and a classifier without intercepts are not covered"
+_QUANTISED = "it works on quantised integers; quantise the model in the QDQ format instead (QuantFormat.QDQ)"
+EXPLAINED = {
+    "ai.onnx.ml.LinearClassifier": _LINEAR,
+    "ai.onnx.ml.LinearRegressor": _LINEAR,
+    "ai.onnx.ml.SVMClassifier": _SVM,
+    "ai.onnx.ml.SVMRegressor": _SVM,
+    "ai.onnx.ml.TreeEnsemble": _TREES,
+    "ai.onnx.ml.TreeEnsembleClassifier": _TREES,
+    "ai.onnx.ml.TreeEnsembleRegressor": _TREES,
+    **{
+        f"com.microsoft.{op}": _QUANTISED
+        for op in (
+            "MatMulIntegerToFloat", "QGemm", "QLinearAdd", "QLinearAveragePool", "QLinearConcat",
+            "QLinearGlobalAveragePool", "QLinearLeakyRelu", "QLinearMul", "QLinearReduceMean", "QLinearSigmoid",
+            "QLinearSoftmax", "QLinearWhere",
+        )
+    },
+}  # fmt: skip
+"""Why an operator has no rule, where there is more to say than that. Operators of ai.onnx.ml that can be written in the
+default domain have been by now (:mod:`vogcore.graph.ml`)."""
 
 
 def rule(*ops: str, broadcasts: bool = False, all_outputs: bool = False) -> Callable[[RuleFunction], RuleFunction]:
@@ -204,5 +231,7 @@ def _read_from_outside(graph: ir.Graph) -> Iterator[ir.Value]:
 def outputs_with_gradient(node: ir.Node) -> Iterator[ir.Value]:
     """Outputs that pass a small change of a floating-point input on."""
     name = qualified_name(node)
-    if name not in NO_GRADIENT or name in RULES:  # a rule of the user's own may replace "no gradient"
-        yield from (v for v in node.outputs if v.type is None or is_float(v) or name in _ROUNDS_TO_INTEGER)
+    if name in STRAIGHT_THROUGH:  # of the scale and zero point of DynamicQuantizeLinear there is none
+        yield node.outputs[0]
+    elif name not in NO_GRADIENT or name in RULES:  # a rule of the user's own may replace "no gradient"
+        yield from (v for v in node.outputs if v.type is None or is_float(v))

@@ -23,6 +23,7 @@ from vogcore.graph.load import ModelLike, load_model, naming
 from vogcore.graph.logits import choose_output, find_logits, flatten_classes
 from vogcore.graph.names import CHANNELS_KEY, COTANGENT, GRADIENT, LOGITS_KEY, OF_KEY, TARGET, TARGET_KEY, WRT_KEY
 from vogcore.graph.prepare import prepare
+from vogcore.graph.quantise import write_qdq
 from vogcore.graph.shapes import is_float
 from vogcore.graph.simplify import simplify
 
@@ -93,6 +94,8 @@ def gradient_model(
     with naming(model):
         prepared = prepare(load_model(model), own_operators())
         graph = prepared.graph
+        if straight_through:
+            write_qdq(graph)
         refuse_taken_names(graph, (TARGET, GRADIENT))
         source = choose_source(graph, wrt)
         emit = Emitter(graph, cpu=lowering == "cpu")
@@ -151,6 +154,8 @@ def vjp_model(
     with naming(model):
         prepared = prepare(load_model(model), own_operators())
         graph = prepared.graph
+        if straight_through:
+            write_qdq(graph)
         refuse_taken_names(graph, (COTANGENT, *(f"{GRADIENT}_{i}" for i in range(len(names)))))
         sources = [choose_source(graph, name) for name in names]
         chosen = next((value for value in graph.outputs if output is None or value.name == output), None)

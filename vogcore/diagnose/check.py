@@ -22,8 +22,10 @@ from vogcore.diagnose.self_check import self_check
 from vogcore.errors import ModelError, SettingsError
 from vogcore.graph.load import ModelLike, load_model
 from vogcore.graph.logits import choose_output, find_logits
+from vogcore.graph.ml import without_maps
 from vogcore.graph.names import GRADIENT, TARGET
 from vogcore.graph.prepare import prepare
+from vogcore.graph.quantise import write_qdq
 from vogcore.runtime import make_batch_dynamic
 
 __all__ = ["check_model"]
@@ -73,7 +75,7 @@ def check_model(
     if lowering not in LOWERINGS:
         raise SettingsError(f"lowering={lowering!r} is not known; choose one of {', '.join(LOWERINGS)}.")
     chosen = choose_target(of, target)
-    proto = load_model(model)
+    proto = without_maps(load_model(model))
     report = _first_look(model, proto, of, chosen, threads)
     options = Options(lowering, straight_through)
     try:
@@ -146,6 +148,8 @@ def _look_closer(
 ) -> ModelReport:
     """What the graph says once it is prepared."""
     graph = prepare(proto, own_operators()).graph
+    if options.straight_through:
+        write_qdq(graph)
     refuse_taken_names(graph, (TARGET, GRADIENT))
     arrays = [value.const_value for value in graph.initializers.values() if value.const_value is not None]
     report = replace(

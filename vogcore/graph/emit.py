@@ -134,6 +134,14 @@ class Emitter:
             return value
         return self.op("MaxPool", value, kernel_shape=[1, 1], like=value)
 
+    def share(self, value: ir.Value, count: float | ir.Value) -> ir.Value:
+        """``value`` / ``count`` (a number, or an int64 scalar): in float32 for half precision, whose largest number a
+        count can exceed."""
+        dtype = value.dtype or ir.DataType.FLOAT
+        wide = ir.DataType.FLOAT if dtype in (ir.DataType.FLOAT16, ir.DataType.BFLOAT16) else dtype
+        number = self.cast(count, wide) if isinstance(count, ir.Value) else self.constant(np.asarray(count), wide)
+        return self.cast(self.op("Div", self.cast(value, wide), number), dtype)
+
     # -- constants ---------------------------------------------------------------------------------------------
 
     def constant(self, array: np.ndarray | Sequence[int] | int, dtype: ir.DataType | None = None) -> ir.Value:

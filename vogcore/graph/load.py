@@ -124,6 +124,9 @@ def _graph_weights(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
     yield from _node_weights(graph.node)
 
 
+_NUMBERS = (onnx.AttributeProto.FLOAT, onnx.AttributeProto.FLOATS)
+
+
 def _node_weights(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.TensorProto]:
     for node in nodes:
         for attribute in node.attribute:
@@ -131,7 +134,8 @@ def _node_weights(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.TensorProto]
                 yield attribute.t
             elif attribute.type == onnx.AttributeProto.GRAPH:
                 yield from _graph_weights(attribute.g)
-            elif node.op_type == "Constant":  # value_float, value_ints, ...: numbers without a tensor around them
+            elif node.op_type == "Constant" or (node.domain == "ai.onnx.ml" and attribute.type in _NUMBERS):
+                # Numbers without a tensor around them: value_float, value_ints, ..., a linear model's coefficients.
                 yield constant_tensor(attribute)
 
 

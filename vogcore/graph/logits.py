@@ -12,12 +12,15 @@ from vogcore.errors import ModelError
 from vogcore.graph.emit import Emitter
 from vogcore.graph.load import ModelLike, load_model
 from vogcore.graph.prepare import node_name, prepare
+from vogcore.graph.probabilities import logits_behind
 from vogcore.graph.shapes import dims, is_float, rank
 
 __all__ = ["Head", "choose_output", "find_logits", "logits_model"]
 
-# Ops between a softmax and the output that move or rename numbers without changing them.
-_TRANSPARENT = {"Identity", "Cast", "Dropout", "Reshape", "Flatten", "Squeeze", "Unsqueeze"}
+# Ops between a softmax and the output that move or rename numbers, or round them.
+_TRANSPARENT = {
+    "Identity", "Cast", "Dropout", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "QuantizeLinear", "DequantizeLinear",
+}  # fmt: skip
 
 
 class Head(NamedTuple):
@@ -26,7 +29,8 @@ class Head(NamedTuple):
     logits: ir.Value
     """Pre-softmax scores; shape (N, C), or (N, C, 1, ...)."""
     softmax: str | None
-    """"Softmax" or "LogSoftmax" where the model ended in one, else None."""
+    """"Softmax", "LogSoftmax" or "Sigmoid" where the model ends in probabilities that such an operator (or the same
+    arithmetic in several) makes of the logits, else None."""
 
 
 def choose_output(graph: ir.Graph, output: str | None) -> ir.Value:
@@ -60,7 +64,9 @@ def find_logits(graph: ir.Graph, output: str | None = None) -> Head:
     """Find the logits: the chosen output, or what goes into its trailing Softmax or LogSoftmax.
 
     The paper differentiates the score *before* the softmax (Agarwal et al. 2022, section 3), so a softmax at the end
-    of an exported model is looked through. A Reshape, Flatten, Cast or the like after it does not hide it.
+    of an exported model is looked through. A Reshape, Flatten, Cast or the like after it does not hide it. So are the
+    other ways of writing a softmax, and a sigmoid that stands for two classes, see
+    :mod:`vogcore.graph.probabilities`; the logits may then be new values at the end of the graph.
     """
     value = choose_output(graph, output)
     scores = value
@@ -71,6 +77,9 @@ def find_logits(graph: ir.Graph, output: str | None = None) -> Head:
                 break
             _require_classes(scores, scores.name or "output")  # (batch * tokens, C) may hide behind a Reshape
             return Head(_require_classes(logits, node_name(node)), node.op_type)
+        behind = logits_behind(graph, value)
+        if behind is not None:
+            return Head(_require_classes(behind[0], node_name(node)), behind[1])
         if node.op_type not in _TRANSPARENT or node.inputs[0] is None:
             break
         value = node.inputs[0]

@@ -2,19 +2,22 @@
 
 Requires: a model that :func:`vogcore.graph.load.load_model` accepts.
 Ensures: default-domain opset of at least 18; no local functions, no Constant nodes, no initializers among the inputs,
-no nodes that the outputs do not need; shapes inferred as far as ONNX can; evaluation mode.
+no nodes that the outputs do not need; no operators of ai.onnx.ml that the default domain can express; shapes inferred
+as far as ONNX can; evaluation mode.
 """
 
 from __future__ import annotations
 
 import logging
 
+import numpy as np
 import onnx
 import onnx_ir as ir
 import onnx_ir.passes.common as passes
 from onnx import shape_inference, version_converter
 
 from vogcore.errors import ModelError
+from vogcore.graph.ml import lower_ml, without_maps
 from vogcore.graph.own_operators import NONE, OwnOperators, restore, stand_ins
 from vogcore.graph.shapes import constant
 
@@ -49,9 +52,12 @@ def prepare(model: onnx.ModelProto, own: OwnOperators = NONE) -> ir.Model:
         ModelError: the opset cannot be raised to 18, or a node was left in training mode.
     """
     # Functions first: the version converter would drop their bodies.
-    model = ir.to_proto(_simplified(ir.from_proto(model), own))
+    model = ir.to_proto(_simplified(ir.from_proto(without_maps(model)), own))
     model = _infer_shapes(_raise_opset(model, own), own)
     result = _simplified(ir.from_proto(model), own)  # the converter writes Constant nodes
+    _match_bounds(result.graph)
+    if lower_ml(result.graph):
+        result = ir.from_proto(_infer_shapes(ir.to_proto(result), own))
     passes.RemoveUnusedNodesPass()(result)
     return result
 
@@ -100,6 +106,29 @@ def _raise_opset(model: onnx.ModelProto, own: OwnOperators) -> onnx.ModelProto:
             f"The model has opset {version} and ONNX could not raise it to {MINIMUM_OPSET} ({reason}); "
             f"export it again with opset {MINIMUM_OPSET} or newer."
         ) from None
+
+
+_BOUNDS = {"Clip": (1, 2), "Pad": (2,)}
+"""Operators whose attributes, always float32, became inputs, which have the type of the data."""
+
+
+def _match_bounds(graph: ir.Graph) -> None:
+    """Bounds and padding values in the type of the data; the converter leaves them as float32 in other types."""
+    for node in graph:
+        data = node.inputs[0] if node.op_type in _BOUNDS and node.domain in ("", "ai.onnx") else None
+        if data is None or data.dtype is None:
+            continue
+        for index in _BOUNDS[node.op_type]:
+            bound = node.inputs[index] if index < len(node.inputs) else None
+            known = constant(bound)
+            if bound is None or known is None or bound.dtype == data.dtype:
+                continue
+            limits = data.dtype.min, data.dtype.max  # -3.4e38 stands for "no bound"
+            content = np.clip(known.astype(np.float64), *limits).astype(data.dtype.numpy())
+            value = ir.Value(name=f"{bound.name}/{node_name(node)}", const_value=ir.tensor(content))
+            value.shape, value.type = bound.shape, ir.TensorType(data.dtype)
+            graph.register_initializer(value)
+            node.replace_input_with(index, value)
 
 
 def _infer_shapes(model: onnx.ModelProto, own: OwnOperators) -> onnx.ModelProto:

@@ -10,6 +10,7 @@ from vogcore.autodiff.rules import (
     loss,
     norm,
     pool,
+    quantise,
     reduce,
     shape,
 )
@@ -24,6 +25,7 @@ __all__ = [
     "loss",
     "norm",
     "pool",
+    "quantise",
     "reduce",
     "shape",
 ]

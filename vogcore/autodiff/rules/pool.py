@@ -141,11 +141,11 @@ def global_average_pool(call: Call) -> Cotangents:
     emit, x = call.emit, call.x
     sizes = static_dims(x, range(2, 2 + spatial_rank(call)))
     if sizes is not None:
-        count = emit.scalar(float(math.prod(sizes)), x)
+        count: float | ir.Value = float(math.prod(sizes))
     else:
         spatial = emit.op("Slice", emit.shape(x), emit.ints(2), emit.ints(END))
-        count = emit.cast(emit.op("ReduceProd", spatial, keepdims=0), x.dtype or ir.DataType.FLOAT)
-    return [emit.blocked(emit.expand_like(emit.op("Div", call.dy, count), x))]
+        count = emit.op("ReduceProd", spatial, keepdims=0)
+    return [emit.blocked(emit.expand_like(emit.share(call.dy, count), x))]
 
 
 @rule("GlobalMaxPool")

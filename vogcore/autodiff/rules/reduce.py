@@ -59,13 +59,12 @@ def reduce_mean(call: Call) -> Cotangents:
     _, known, _ = _axes(call)
     along = static_dims(call.x, known) if known is not None else None
     if whole is not None and reduced is not None:
-        count = emit.scalar(float(np.prod(whole)) / max(float(np.prod(reduced)), 1.0), call.x)
+        count: float | ir.Value = float(np.prod(whole)) / max(float(np.prod(reduced)), 1.0)
     elif along is not None:
-        count = emit.scalar(float(np.prod(along)), call.x)
+        count = float(np.prod(along))
     else:
-        ratio = emit.op("Div", emit.size(call.x), emit.size(call.y))
-        count = emit.cast(ratio, call.x.dtype or ir.DataType.FLOAT)
-    spread = emit.expand_like(emit.op("Div", dy, count), call.x)
+        count = emit.op("Div", emit.size(call.x), emit.size(call.y))
+    spread = emit.expand_like(emit.share(dy, count), call.x)
     # Over an image, as an exporter writes a global average pooling.
     return [emit.blocked(spread) if known is not None and sorted(a % 4 for a in known) == [2, 3] else spread]
 
