@@ -19,6 +19,7 @@ from onnx import shape_inference, version_converter
 from vogcore.errors import ModelError
 from vogcore.graph.ml import lower_ml, without_maps
 from vogcore.graph.own_operators import NONE, OwnOperators, restore, stand_ins
+from vogcore.graph.recorded import forget_shapes, recall_shapes
 from vogcore.graph.shapes import constant
 
 __all__ = ["MINIMUM_OPSET", "node_name", "prepare"]
@@ -52,9 +53,11 @@ def prepare(model: onnx.ModelProto, own: OwnOperators = NONE) -> ir.Model:
         ModelError: the opset cannot be raised to 18, or a node was left in training mode.
     """
     # Functions first: the version converter would drop their bodies.
-    model = ir.to_proto(_simplified(ir.from_proto(without_maps(model)), own))
-    model = _infer_shapes(_raise_opset(model, own), own)
+    work = _simplified(ir.from_proto(without_maps(model)), own)
+    recorded = forget_shapes(work.graph)
+    model = _infer_shapes(_raise_opset(ir.to_proto(work), own), own)
     result = _simplified(ir.from_proto(model), own)  # the converter writes Constant nodes
+    recall_shapes(result.graph, recorded)
     _match_bounds(result.graph)
     if lower_ml(result.graph):
         result = ir.from_proto(_infer_shapes(ir.to_proto(result), own))

@@ -19,25 +19,15 @@ from torch import nn
 from benchmarks.zoo.entry import Entry, Exported
 from benchmarks.zoo.models.spec import Network
 
-__all__ = ["dynamo", "entry", "export_dynamo", "export_legacy", "legacy", "reference"]
+__all__ = ["embedding_output", "entry", "export_dynamo", "export_legacy", "reference"]
 
 HALF_BOUND, HALF_WHY = 2e-2, "float16 arithmetic"
 
 
-def dynamo(network: Network, opset: int) -> Entry:
-    """The network through torch.export."""
-    return entry(network, "torch dynamo", opset)
-
-
-def legacy(network: Network, opset: int) -> Entry:
-    """The network through TorchScript tracing."""
-    return entry(network, "torch legacy", opset)
-
-
-def entry(network: Network, exporter: str, opset: int) -> Entry:
+def entry(network: Network, exporter: str, opset: int, framework: str = "torch") -> Entry:
     """The entry of a network for one of the two exporters."""
     looser = {"bound": HALF_BOUND, "why": HALF_WHY} if network.half else {}
-    return Entry(network.name, "torch", exporter, opset, lambda: _build(network, exporter, opset), **looser)
+    return Entry(network.name, framework, exporter, opset, lambda: _build(network, exporter, opset), **looser)
 
 
 def _build(network: Network, exporter: str, opset: int) -> Exported:
