@@ -176,18 +176,18 @@ def test_every_operator_without_a_rule_is_listed_with_its_nodes():
 
 
 def test_every_use_that_a_rule_does_not_cover_is_listed():
+    pooling = {"kernel_shape": [2, 2], "storage_order": 1}
     model = build(
         [
-            node("LayerNormalization", "x s", "y m", name="norm"),
-            node("Add", "y m", "a"),
-            node("ReduceMax", "a", "bound", keepdims=0),
-            node("Clip", "a bound", "z"),
+            node("MaxPool", "x", "a", name="first", **pooling),
+            node("MaxPool", "a", "b", name="second", **pooling),
+            node("Flatten", "b", "z"),
         ],
-        [value("x", ["N", 5])], [Z], {"s": np.ones(5, np.float32)},
+        [value("x", ["N", 1, 4, 4])], [value("z", ["N", 4])],
     )  # fmt: skip
     report = check(model)
-    assert [(problem.node, problem.missing) for problem in report.problems] == [("norm", False), ("the_Clip", False)]
-    assert "norm" in report.problems[0].reason
+    assert [(problem.node, problem.missing) for problem in report.problems] == [("first", False), ("second", False)]
+    assert "storage_order" in report.problems[0].reason
     assert report.refusal is not None
     assert "and 1 more" in report.refusal
 
