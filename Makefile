@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: env demo test lint bench clean
+.PHONY: env demo test lint bench zoo golden clean
 
 env: $(VENV)/.installed
 
@@ -27,5 +27,25 @@ test: env lint
 bench: env
 	$(BIN)/python -m benchmarks.fashion_mnist --data-dir $(DATA)
 
+# Frameworks that do not live beside ONNX Runtime's GPU build, or are too large to be installed for every test run,
+# have environments of their own. They export; what they exported is measured in .venv.
+ZOO := jax keras transformers
+ZOO_WORK := benchmarks/work/zoo
+
+.venv-zoo-%/.installed: benchmarks/zoo/requirements/%.txt
+	$(PYTHON) -m venv .venv-zoo-$*
+	.venv-zoo-$*/bin/python -m pip install --quiet --upgrade pip
+	.venv-zoo-$*/bin/python -m pip install --quiet --requirement $<
+	touch $@
+
+zoo: env $(ZOO:%=.venv-zoo-%/.installed)
+	rm -rf $(ZOO_WORK)
+	-for name in $(ZOO); do .venv-zoo-$$name/bin/python -m benchmarks.zoo --framework $$name --export $(ZOO_WORK)/$$name; done
+	$(BIN)/python -m benchmarks.zoo $(ZOO:%=--exported $(ZOO_WORK)/%) --table docs/autodiff.md
+
+# The small exports in tests/data/zoo, with which the tests check the graphs of JAX and Keras without installing them.
+golden: .venv-zoo-jax/.installed .venv-zoo-keras/.installed
+	for name in jax keras; do .venv-zoo-$$name/bin/python -m benchmarks.zoo --framework $$name --short --export tests/data/zoo; done
+
 clean:
-	rm -rf $(VENV) demo-output
+	rm -rf $(VENV) .venv-zoo-* demo-output

@@ -16,6 +16,7 @@ from onnx import external_data_helper, numpy_helper
 
 from vogcore.errors import ModelError
 from vogcore.graph.light import LARGE, nbytes, shell
+from vogcore.graph.mend import mend
 
 __all__ = ["ModelLike", "constant_tensor", "load_model", "naming", "weights_digest"]
 
@@ -42,7 +43,8 @@ def load_model(model: ModelLike) -> onnx.ModelProto:
     """Read and check a model; external weights are read from the model's own folder.
 
     Args:
-        model: path of an .onnx file, its bytes, or a proto (returned as it is).
+        model: path of an .onnx file, its bytes, or a proto (returned as it is, unless it needs
+            :func:`vogcore.graph.mend.mend`).
 
     Returns:
         The model with all its weights in memory.
@@ -53,7 +55,7 @@ def load_model(model: ModelLike) -> onnx.ModelProto:
     """
     if isinstance(model, onnx.ModelProto):
         _require_weights(model)
-        return model
+        return mend(model)
     name = _describe(model)
     try:
         if isinstance(model, bytes):
@@ -83,6 +85,7 @@ def load_model(model: ModelLike) -> onnx.ModelProto:
         raise ModelError(
             f"{name} is not an ONNX model: it holds no complete graph ({_size(model)} bytes); export it again."
         )
+    proto = mend(proto)
     try:
         onnx.checker.check_model(_checkable(proto))
     except onnx.checker.ValidationError as error:

@@ -102,8 +102,6 @@ def _infer_body(
     copy = body.clone(allow_outer_scope_values=True)
     for value in [v for node in copy.all_nodes() for v in node.outputs]:
         value.shape = None  # an earlier, more hopeful guess
-    for value in copy.outputs:
-        value.shape = None
     for number, value in enumerate(outside):
         known = constant(value)
         stand_in = ir.Value(name=f"outside_{number}", shape=value.shape, type=value.type)

@@ -27,6 +27,7 @@ from vogcore.graph.old_operators import keep_old_meanings
 from vogcore.graph.onnx_passes import infer_shapes, inline_converting, raise_opset
 from vogcore.graph.own_operators import NONE, OwnOperators
 from vogcore.graph.reads import watch
+from vogcore.graph.recorded import forget_shapes, recall_shapes
 from vogcore.graph.sequences import write_out_sequences
 from vogcore.graph.shapes import constant
 
@@ -81,6 +82,7 @@ def prepare(model: onnx.ModelProto, own: OwnOperators = NONE, *, opset: str = "l
     work = _without_functions(work, own)
     _drop_notes(work.graph)
     _simplify(work)
+    recorded = forget_shapes(work.graph)
     version = work.opset_imports.get("")
     alike = {**_KEEP_SHAPE, **own}
     if version is not None and version < MINIMUM_OPSET:
@@ -89,6 +91,7 @@ def prepare(model: onnx.ModelProto, own: OwnOperators = NONE, *, opset: str = "l
         _simplify(work)  # the converter writes Constant nodes
     passes.RemoveUnusedNodesPass()(work)  # shape inference costs by the node
     work = infer_shapes(work, alike)
+    recall_shapes(work.graph, recorded)
     keep_old_meanings(work, version)
     write_out_sequences(work.graph)
     _match_bounds(work.graph)
