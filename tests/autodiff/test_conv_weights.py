@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
-import onnx_ir as ir
 import pytest
 import torch
 
 from tests.autodiff.sessions import session
 from tests.graph.models import build, node, random, value
-from vogcore.autodiff.registry import Call
-from vogcore.autodiff.rules.conv_weights import weight_cotangent
-from vogcore.autodiff.rules.window import Window
-from vogcore.graph.emit import Emitter
-from vogcore.graph.prepare import prepare
+from vogcore.autodiff import vjp_model
 
 SHAPES = {
     "plain": ((2, 3, 7, 6), (4, 3, 3, 3), {}),
@@ -47,15 +42,6 @@ def test_weights_of_a_convolution(name: str, dynamic: bool) -> None:
         [value("x", [f"x{a}" for a in range(n + 2)] if dynamic else x_shape), value("w", w_shape)],
         [value("y", [f"y{a}" for a in range(n + 2)] if dynamic else list(y.shape))],
     )
-    model = prepare(whole)
-    graph = model.graph
-    emit = Emitter(graph)
-    dy = ir.Value(name="dy", shape=graph.outputs[0].shape, type=graph.outputs[0].type)
-    graph.inputs.append(dy)
-    call = Call(graph.node(0), emit, (dy,), (False, True))
-    window = Window(w_shape[2:], stride, dilation, padding, padding)
-    dw = weight_cotangent(call, graph.inputs[0], dy, window, group, graph.inputs[1])
-    graph.outputs.clear()
-    graph.outputs.append(dw)
-    (got,) = session(ir.to_proto(model)).run(None, {"x": x, "w": w, "dy": cotangent})
-    np.testing.assert_allclose(got, tensors[1].grad.numpy(), rtol=1e-4, atol=1e-4)
+    results = session(vjp_model(whole, ["x", "w"])).run(None, {"x": x, "w": w, "vogcore_cotangent": cotangent})
+    for got, tensor in zip(results[1:], tensors, strict=True):
+        np.testing.assert_allclose(got, tensor.grad.numpy(), rtol=1e-4, atol=1e-4)

@@ -201,26 +201,10 @@ def test_quantised_model_is_refused_at_the_quantisation():
         assert words in message
 
 
-@pytest.mark.parametrize(
-    ("build_node", "op"),
-    [
-        (node("Pad", "x pads bound", "z"), "Pad"),
-        (node("Conv", "image kernel", "z"), "Conv"),
-    ],
-)
-def test_second_input_that_depends_on_the_input_is_not_dropped(build_node, op):
-    first = [
-        node("ReduceMax", "x", "bound", keepdims=0),
-        node("Unsqueeze", "x tail", "image"),
-        node("Slice", "image zero one zero", "kernel"),
-    ]
-    weights = {
-        "pads": np.zeros(4, np.int64), "tail": np.asarray([2], np.int64),
-        "zero": np.asarray([0], np.int64), "one": np.asarray([1], np.int64),
-    }  # fmt: skip
-    shape = [None, 1, None] if op == "Conv" else ["N", 4]
-    model = build([*first, build_node], [X], [value("z", shape)], weights)
-    with pytest.raises(UnsupportedOpError, match=rf"{op} node 'the_{op}' cannot be differentiated: its .* depend"):
+def test_second_input_that_depends_on_the_input_is_not_dropped():
+    nodes = [node("ReduceMax", "x", "bound", keepdims=0), node("Pad", "x pads bound", "z")]
+    model = build(nodes, [X], [value("z", ["N", 4])], {"pads": np.zeros(4, np.int64)})
+    with pytest.raises(UnsupportedOpError, match=r"Pad node 'the_Pad' cannot be differentiated: its .* depend"):
         vjp_model(model, ["x"])
 
 

@@ -149,3 +149,18 @@ def test_scoring_with_a_model_whose_target_is_no_input_is_refused(run_folder, cl
     assert cli("gradient-model", "ckpt-0.onnx", "-o", "g.onnx", "--target", "predicted").status == 0
     with pytest.raises(ModelError, match=r"lacks the input vogcore_target, .*vogcore\.gradient_model"):
         GradientSession(onnx.load("g.onnx"), provider="cpu", threads=1)
+
+
+def test_the_mean_over_an_axis(run_folder, cli, tools):
+    for name, words in (("whole.onnx", []), ("mean.onnx", ["--channels", "mean", "--channel-axis", "1"])):
+        assert cli("gradient-model", "ckpt-0.onnx", "-o", name, *words).status == 0
+    x, y = tools.examples(8)
+    (_, whole), (_, mean) = run("whole.onnx", x, y), run("mean.onnx", x, y)
+    np.testing.assert_allclose(mean, whole.mean(1), rtol=1e-5, atol=1e-7)
+
+
+def test_an_axis_that_is_none_of_the_channels_is_refused(run_folder, cli, tools):
+    result = cli("gradient-model", "ckpt-0.onnx", "-o", "g.onnx", "--channels", "mean", "--channel-axis", "5")
+    assert result.status == 2
+    assert "channel_axis=5 is no channel axis" in result.err
+    assert not (run_folder / "g.onnx").exists()

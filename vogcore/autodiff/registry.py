@@ -17,7 +17,7 @@ import onnx_ir as ir
 from vogcore.errors import UnsupportedOpError
 from vogcore.graph.emit import Emitter
 from vogcore.graph.prepare import node_name
-from vogcore.graph.shapes import constant, is_float, rank
+from vogcore.graph.shapes import bodies, constant, is_float, rank
 
 __all__ = [
     "EXPLAINED",
@@ -28,7 +28,6 @@ __all__ = [
     "Deferred",
     "Options",
     "Rule",
-    "bodies",
     "inputs_with_gradient",
     "outputs_with_gradient",
     "qualified_name",
@@ -234,15 +233,6 @@ def read_by_bodies(node: ir.Node) -> Iterator[ir.Value]:
         for inner in graph:
             if any(True for _ in outputs_with_gradient(inner)):
                 yield from inputs_with_gradient(inner)
-
-
-def bodies(node: ir.Node) -> Iterator[ir.Graph]:
-    """The graphs among the attributes of ``node``: branches, the body of a loop."""
-    for attribute in node.attributes.values():
-        if attribute.type == ir.AttributeType.GRAPH:
-            yield attribute.as_graph()
-        elif attribute.type == ir.AttributeType.GRAPHS:
-            yield from attribute.as_graphs()
 
 
 def outputs_with_gradient(node: ir.Node) -> Iterator[ir.Value]:

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from vogcore.autodiff.registry import Call, bodies, qualified_name
+from vogcore.autodiff.registry import Call, qualified_name
 from vogcore.graph.emit import Emitter
 from vogcore.graph.prepare import node_name
+from vogcore.graph.shapes import bodies
 
 __all__ = [
     "Stream",

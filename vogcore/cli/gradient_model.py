@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from vogcore.autodiff import CHANNELS
 from vogcore.cli._gradient_options import add_gradient_options, gradient_options
 
 __all__ = ["add_parser"]
@@ -26,6 +27,16 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("-o", "--output", required=True, metavar="ONNX", help="gradient model to write")
     parser.add_argument("--overwrite", action="store_true", help="replace the file if it exists")
     add_gradient_options(parser)
+    parser.add_argument(
+        "--channels",
+        default="none",
+        choices=CHANNELS,
+        metavar="WHAT",
+        help="none (default), or mean: the signed mean of the gradient over its channels",
+    )
+    parser.add_argument(
+        "--channel-axis", type=int, metavar="AXIS", help="axis of the channels (default: for images, the short one)"
+    )
 
 
 def run(options: argparse.Namespace) -> int:
@@ -38,7 +49,8 @@ def run(options: argparse.Namespace) -> int:
 
     refuse_same_file(options.output, [options.model])
     check_output(options.output, options.overwrite)
-    model = vogcore.gradient_model(options.model, **gradient_options(options))
+    choices = {**gradient_options(options), "channels": options.channels, "channel_axis": options.channel_axis}
+    model = vogcore.gradient_model(options.model, **choices)
     files = save_model(model, options.output, overwrite=options.overwrite)
     print(f"{printable(options.output)}: {len(model.graph.node)} nodes, opset {_opset(model)}")
     for extra in files[1:]:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import onnx_ir as ir
 
-from vogcore.graph.shapes import constant, dims
+from vogcore.graph.shapes import bodies, constant, dims
 
 __all__ = ["trips", "with_loop_shapes"]
 
@@ -33,14 +33,14 @@ def with_loop_shapes(model: ir.Model, infer: Infer) -> ir.Model:
     done: set[int] = set()
     while True:
         for index, node in enumerate(model.graph):
-            bodies = list(_bodies(node))
-            if index in done or not bodies:
+            inside = list(bodies(node))
+            if index in done or not inside:
                 continue
             done.add(index)
             if node.op_type == "Loop":
                 _settle(node, model, infer)
             else:
-                for body in bodies:
+                for body in inside:
                     _infer_body(body, body.inputs, [value.shape for value in body.inputs], model, infer)
             model = infer(model)  # what follows may be the start of another loop
             break
@@ -130,18 +130,10 @@ def _copy_shapes(source: ir.Graph, target: ir.Graph, symbols: set[str]) -> None:
         known = [n if isinstance(n, int) or n in symbols else None for n in sizes or ()]
         b.shape = None if sizes is None else ir.Shape(known)
     for first, second in zip(source, target, strict=True):
-        for inner, outer in zip(_bodies(first), _bodies(second), strict=True):
+        for inner, outer in zip(bodies(first), bodies(second), strict=True):
             for a, b in zip(inner.inputs, outer.inputs, strict=True):
                 b.type, b.shape = b.type if b.type is not None else a.type, a.shape if b.shape is None else b.shape
             _copy_shapes(inner, outer, symbols)
-
-
-def _bodies(node: ir.Node) -> Iterator[ir.Graph]:
-    for attribute in node.attributes.values():
-        if attribute.type == ir.AttributeType.GRAPH:
-            yield attribute.as_graph()
-        elif attribute.type == ir.AttributeType.GRAPHS:
-            yield from attribute.as_graphs()
 
 
 def _read_from_outside(body: ir.Graph) -> Iterator[ir.Value]:

@@ -18,7 +18,7 @@ import numpy as np
 import onnx_ir as ir
 
 from vogcore.graph.emit import Emitter
-from vogcore.graph.shapes import constant, dims, rank
+from vogcore.graph.shapes import bodies, constant, dims, rank
 
 __all__ = ["narrow"]
 
@@ -126,20 +126,10 @@ def _demands(
             else:
                 both = {*demand.positions, *(before.positions if before is not None else ())}
                 found[value] = Demand(axis, tuple(sorted(both)))
-        for graph_ in _bodies(node):  # what a branch or loop body reads from outside is left alone
+        for graph_ in bodies(node):  # what a branch or loop body reads from outside is left alone
             whole.update(v for inner in graph_.all_nodes() for v in inner.inputs if v is not None)
             whole.update(graph_.outputs)
     return {value: demand for value, demand in found.items() if value not in whole}, plans
-
-
-def _bodies(node: ir.Node) -> list[ir.Graph]:
-    bodies: list[ir.Graph] = []
-    for attribute in node.attributes.values():
-        if attribute.type == ir.AttributeType.GRAPH:
-            bodies.append(attribute.as_graph())
-        elif attribute.type == ir.AttributeType.GRAPHS:
-            bodies.extend(attribute.as_graphs())
-    return bodies
 
 
 def _selection(node: ir.Node) -> _Selection | None:

@@ -1,13 +1,13 @@
-"""What is known about a value before the model runs: type, rank, sizes, constant content."""
+"""What is known about a value before the model runs: type, rank, sizes, constant content; the bodies of a node."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import onnx_ir as ir
 
-__all__ = ["constant", "dims", "is_float", "rank", "same_dim", "static_dims"]
+__all__ = ["bodies", "constant", "dims", "is_float", "rank", "same_dim", "static_dims"]
 
 Dim = int | str | None
 """A size: an integer, the name of a symbolic size, or None when nothing is known."""
@@ -51,3 +51,12 @@ def constant(value: ir.Value | None) -> np.ndarray | None:
 def is_float(value: ir.Value) -> bool:
     """True when ``value`` has a floating-point element type that gradients exist for."""
     return value.dtype in _FLOATS
+
+
+def bodies(node: ir.Node) -> Iterator[ir.Graph]:
+    """The graphs among the attributes of ``node``: branches, the body of a loop."""
+    for attribute in node.attributes.values():
+        if attribute.type == ir.AttributeType.GRAPH:
+            yield attribute.as_graph()
+        elif attribute.type == ir.AttributeType.GRAPHS:
+            yield from attribute.as_graphs()

@@ -111,7 +111,9 @@ class Sessions:
         graph = self._graph(
             "gradient",
             index,
-            lambda model: gradient_model(model, of=self._settings.of, wrt=self._wrt, output=self._output),
+            lambda model: gradient_model(
+                model, of=self._settings.of, wrt=self._wrt, output=self._output, lowering=self.provider.name
+            ),
         )
         where = self._checkpoints[index].name
         return GradientSession(graph, provider=self.provider, threads=self._threads, where=where)

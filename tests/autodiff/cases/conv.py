@@ -34,6 +34,13 @@ def _convolutions() -> list[Case]:
     conv((2, 3, 7, 6), (4, 3, 3, 3), dynamic=True, pads=[1, 1, 1, 1])
     conv((2, 3, 8, 6), (4, 3, 3, 3), dynamic=True, pads=[1, 0, 0, 1], strides=[2, 2])
 
+    cases += [
+        Case(
+            "Conv", [normal(2, 3, 7, 6), normal(4, 3, 3, 3)], {"pads": [1, 1, 0, 0], "strides": [2, 1]}, label="weights"
+        ),
+        Case("Conv", [normal(2, 4, 5, 5), normal(4, 2, 3, 3), normal(4)], {"group": 2}, label="weights"),
+    ]
+
     def deconv(x: tuple[int, ...], w: tuple[int, ...], **attributes: Any) -> None:
         cases.append(Case("ConvTranspose", [normal(*x), normal(*w)], attributes, constants=(1,)))
 

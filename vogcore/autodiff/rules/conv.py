@@ -127,23 +127,22 @@ def _input_cotangent(call: Call, geometry: Window, group: int) -> ir.Value | Def
 
 @rule("Conv")
 def conv(call: Call) -> Cotangents:
-    """dX = transposed convolution of dY with W; dB = dY summed over examples and positions."""
+    """dX = transposed convolution of dY with W; dW = convolution of X with dY; dB = dY summed over all positions."""
     emit, weight = call.emit, call.input(1)
-    if call.wanted[1]:
-        raise call.unsupported("its weights depend on the input, and only gradients with respect to X are known")
     sizes = static_dims(weight)
     kernel = call.attribute("kernel_shape") or (sizes[2:] if sizes is not None else None)
     if kernel is None:
         raise call.unsupported("the shape of its weights is not known")
     group = call.attribute("group", 1)
     geometry = window(call, tuple(kernel))
-    dx = db = None
+    dx = dw = db = None
     if call.wanted[0]:
         dx = _input_cotangent(call, geometry, group)
+    if call.wanted[1]:
+        dw = weight_cotangent(call, call.x, call.dy, geometry, group, weight)
     if len(call.wanted) > 2 and call.wanted[2]:
-        n = len(kernel)
-        db = emit.op("ReduceSum", call.dy, emit.ints(0, *range(2, 2 + n)), keepdims=0)
-    return [dx, None, db][: len(call.node.inputs)]
+        db = emit.op("ReduceSum", call.dy, emit.ints(0, *range(2, 2 + len(kernel))), keepdims=0)
+    return [dx, dw, db][: len(call.node.inputs)]
 
 
 @rule("ConvTranspose")
