@@ -3,7 +3,8 @@
     python -m benchmarks.gradients [--models NAME ...] [--rounds N] [--threads N] [--quick]
 
 Every contender lives in a process of its own and waits for its turn, so that no one's threads disturb another; the
-contenders of one network run in turn, round by round, and the table gives medians and ratios of medians:
+contenders of one network run in turn, round by round, for a quarter of a second each or one batch, and the table gives
+medians over the rounds and ratios of medians:
 
 - ``torch eager``, ``torch channels_last``, ``torch.compile``: the gradient of the target's logit with respect to the
   input, by autograd, with the parameters frozen;
@@ -38,6 +39,7 @@ TORCH = ("torch eager", "torch channels_last", "torch.compile")
 OURS = ("gradient", "channel mean")
 CONTENDERS = (*TORCH, "forward", *OURS)
 RESULTS = Path(__file__).parent / "results"
+TURN = 0.25  # seconds of runs in a turn, at least one run: scoring runs batch after batch
 PAUSE = 0.02  # seconds between two turns, in which idle threads stop spinning
 
 
@@ -111,7 +113,7 @@ def measure(name: str, contenders: Sequence[str], rounds: int, threads: int) -> 
 
 
 def _work(pipe: Connection, name: str, contender: str, threads: int) -> None:
-    """Body of a worker: prepare, answer with the first gradient, then one timed run for every message."""
+    """Body of a worker: prepare, answer with the first gradient, then one timed turn for every message."""
     try:
         started = time.perf_counter()
         step, gradient, facts = _prepare(name, contender, threads)
@@ -130,9 +132,17 @@ def _work(pipe: Connection, name: str, contender: str, threads: int) -> None:
         if message == "memory":
             pipe.send(_peak_mib())
             continue
-        begun = time.perf_counter()
+        pipe.send(_turn(step))
+
+
+def _turn(step: Callable[[], Any]) -> float:
+    """Milliseconds of a run, the mean over a turn of ``TURN`` seconds behind one run that warms caches and threads."""
+    step()
+    count, begun = 0, time.perf_counter()
+    while count == 0 or time.perf_counter() - begun < TURN:
         step()
-        pipe.send(1000 * (time.perf_counter() - begun))
+        count += 1
+    return 1000 * (time.perf_counter() - begun) / count
 
 
 def _prepare(name: str, contender: str, threads: int) -> tuple[Callable[[], Any], np.ndarray | None, dict[str, Any]]:
