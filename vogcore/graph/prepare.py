@@ -91,7 +91,8 @@ def prepare(model: onnx.ModelProto, own: OwnOperators = NONE, *, opset: str = "l
         _simplify(work)  # the converter writes Constant nodes
     passes.RemoveUnusedNodesPass()(work)  # shape inference costs by the node
     work = infer_shapes(work, alike)
-    recall_shapes(work.graph, recorded)
+    if recall_shapes(work.graph, recorded):
+        work = infer_shapes(work, alike)  # now also behind operators that ONNX does not know
     keep_old_meanings(work, version)
     write_out_sequences(work.graph)
     _match_bounds(work.graph)

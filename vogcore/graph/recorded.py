@@ -24,9 +24,12 @@ def forget_shapes(graph: ir.Graph) -> dict[str, ir.Shape]:
     return recorded
 
 
-def recall_shapes(graph: ir.Graph, recorded: dict[str, ir.Shape]) -> None:
-    """Give back the shapes of values that inference found none for."""
+def recall_shapes(graph: ir.Graph, recorded: dict[str, ir.Shape]) -> bool:
+    """Give back the shapes of values that inference found none for; True if there were any."""
+    found = False
     for node in graph:
         for value in node.outputs:
             if value.shape is None and value.name in recorded:
                 value.shape = recorded[value.name]
+                found = True
+    return found
