@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+import sys
 import time
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-__all__ = ["TimedCommand", "machine", "run_timed", "versions"]
+__all__ = ["TimedCommand", "machine", "peak_memory_mib", "run_timed", "versions"]
 
 PACKAGES = ("vogcore", "numpy", "torch", "onnx", "onnxscript", "onnxruntime", "onnxruntime-gpu", "h5py", "numba")
 
@@ -61,13 +62,49 @@ class TimedCommand:
 
 
 def run_timed(command: list[str], directory: Path) -> TimedCommand:
-    """Run a command in ``directory`` with its output passed through."""
-    started = time.perf_counter()
-    with subprocess.Popen(command, cwd=directory) as process:
-        if not hasattr(os, "wait4"):
-            return TimedCommand(process.wait(), time.perf_counter() - started, None)
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-        seconds = time.perf_counter() - started
+    """Run a command in ``directory`` with its output passed through.
+
+    A small process stands in between: what Linux tells about a child counts the memory of the parent that started it.
+    """
+    if not hasattr(os, "wait4"):
+        started = time.perf_counter()
+        status = subprocess.run(command, cwd=directory, check=False).returncode
+        return TimedCommand(status, time.perf_counter() - started, None)
+    reader, writer = os.pipe()
+    with open(reader) as answer:
+        process = subprocess.Popen(
+            [sys.executable, "-I", "-S", "-c", _TIMER, str(writer), *command], cwd=directory, pass_fds=[writer]
+        )
+        os.close(writer)
+        with process:
+            said = answer.read().split()
+    if len(said) != 3:
+        raise OSError(f"{command[0]} could not be run")
+    status, seconds, peak = said
     unit = 2**20 if platform.system() == "Darwin" else 2**10  # ru_maxrss is in bytes there, in KiB on Linux
-    return TimedCommand(process.returncode, seconds, round(usage.ru_maxrss / unit, 1))
+    return TimedCommand(int(status), float(seconds), round(int(peak) / unit, 1))
+
+
+_TIMER = """
+import os, subprocess, sys, time
+started = time.perf_counter()
+process = subprocess.Popen(sys.argv[2:])
+_, status, usage = os.wait4(process.pid, 0)
+seconds = time.perf_counter() - started
+with open(int(sys.argv[1]), "w") as answer:
+    print(os.waitstatus_to_exitcode(status), seconds, usage.ru_maxrss, file=answer)
+"""
+
+
+def peak_memory_mib() -> float:
+    """Largest resident memory of this process so far, in MiB."""
+    status = Path("/proc/self/status")
+    if status.is_file():
+        # Not ru_maxrss, which starts with that of the process that started this one.
+        for line in status.read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return round(int(line.split()[1]) / 2**10, 1)
+    import resource
+
+    unit = 2**20 if platform.system() == "Darwin" else 2**10
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit, 1)

@@ -29,7 +29,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks._environment import machine, versions
+from benchmarks._environment import machine, peak_memory_mib, versions
 from benchmarks._tables import markdown_table
 
 __all__ = ["crossover", "main", "weights_as_inputs"]
@@ -148,7 +148,7 @@ def _worker(pipe: Connection, model: bytes, feeds: dict[str, Any], threads: int)
     from vogcore.runtime._ort_session import _options
 
     options = _options(onnxruntime, threads)
-    before = _peak()
+    before = peak_memory_mib()
     start = time.perf_counter()
     session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     seconds = time.perf_counter() - start
@@ -157,17 +157,11 @@ def _worker(pipe: Connection, model: bytes, feeds: dict[str, Any], threads: int)
             rng = np.random.default_rng(len(feeds))
             feeds[value.name] = (rng.standard_normal(value.shape) * 0.05).astype(np.float32)
     session.run(None, feeds)
-    pipe.send((1e3 * seconds, _peak() - before))
+    pipe.send((1e3 * seconds, round((peak_memory_mib() - before) * 2**20)))
     while pipe.recv() == "run":
         start = time.perf_counter()
         session.run(None, feeds)
         pipe.send(1e3 * (time.perf_counter() - start))
-
-
-def _peak() -> int:
-    """Largest resident memory of this process so far, in bytes. (getrusage's counts that of the parent as well.)"""
-    with open("/proc/self/status", encoding="ascii") as file:
-        return next(1024 * int(line.split()[1]) for line in file if line.startswith("VmHWM"))
 
 
 def report(record: dict[str, Any]) -> str:

@@ -2,9 +2,9 @@
 
     python -m benchmarks.gradients [--models NAME ...] [--rounds N] [--threads N] [--quick]
 
-Every contender lives in a process of its own and waits for its turn, so that no one's threads disturb another; the
-contenders of one network run in turn, round by round, for a quarter of a second each or one batch, and the table gives
-medians over the rounds and ratios of medians:
+Every contender lives in a process of its own and waits for its turn, so that no one's threads disturb another; torch is
+loaded only where torch is timed. The contenders of one network run in turn, round by round, for a quarter of a second
+each or one batch, and the table gives medians over the rounds and ratios of medians:
 
 - ``torch eager``, ``torch channels_last``, ``torch.compile``: the gradient of the target's logit with respect to the
   input, by autograd, with the parameters frozen;
@@ -18,9 +18,11 @@ Results go to ``benchmarks/results/gradients.md`` and ``.json``; with ``--quick`
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import multiprocessing as mp
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -31,7 +33,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks._environment import machine, versions
+from benchmarks._environment import machine, peak_memory_mib, versions
 
 __all__ = ["main"]
 
@@ -77,10 +79,17 @@ def measure(name: str, contenders: Sequence[str], rounds: int, threads: int) -> 
     workers: dict[str, tuple[Any, Connection]] = {}
     results: dict[str, Any] = {contender: {"ms": []} for contender in contenders}
     gradients: dict[str, np.ndarray] = {}
-    try:
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        stack.callback(_stop, workers)
+        exporter = context.Process(target=_export, args=(name, folder))
+        exporter.start()
+        exporter.join()
+        if exporter.exitcode:
+            raise SystemExit(f"{name} could not be exported")
         for contender in contenders:
             here, there = context.Pipe()
-            process = context.Process(target=_work, args=(there, name, contender, threads), daemon=True)
+            process = context.Process(target=_work, args=(there, name, contender, threads, folder), daemon=True)
             process.start()
             workers[contender] = (process, here)
             answer = here.recv()  # one after the other: compiling beside a compilation would take memory and time
@@ -98,10 +107,6 @@ def measure(name: str, contenders: Sequence[str], rounds: int, threads: int) -> 
         for contender, (_, pipe) in workers.items():
             pipe.send("memory")
             results[contender]["peak_mib"] = pipe.recv()
-    finally:
-        for process, pipe in workers.values():
-            pipe.close()
-            process.kill()
     reference = gradients.get("torch eager")
     for contender, gradient in gradients.items():
         if reference is not None:
@@ -112,11 +117,27 @@ def measure(name: str, contenders: Sequence[str], rounds: int, threads: int) -> 
     return results
 
 
-def _work(pipe: Connection, name: str, contender: str, threads: int) -> None:
+def _stop(workers: dict[str, tuple[Any, Connection]]) -> None:
+    for process, pipe in workers.values():
+        pipe.close()
+        process.kill()
+        process.join()
+
+
+def _export(name: str, folder: Path) -> None:
+    """Write the network as ``model.onnx`` and its batch as ``x.npy``."""
+    from benchmarks._speed_models import MODELS, export
+
+    network, x = MODELS[name].build()
+    (folder / "model.onnx").write_bytes(export(network, x))
+    np.save(folder / "x.npy", x.numpy())
+
+
+def _work(pipe: Connection, name: str, contender: str, threads: int, folder: Path) -> None:
     """Body of a worker: prepare, answer with the first gradient, then one timed turn for every message."""
     try:
         started = time.perf_counter()
-        step, gradient, facts = _prepare(name, contender, threads)
+        step, gradient, facts = _prepare(name, contender, threads, folder)
         for _ in range(2):
             step()
         facts["ready_s"] = round(time.perf_counter() - started, 2)
@@ -130,7 +151,7 @@ def _work(pipe: Connection, name: str, contender: str, threads: int) -> None:
         except EOFError:
             return
         if message == "memory":
-            pipe.send(_peak_mib())
+            pipe.send(peak_memory_mib())
             continue
         pipe.send(_turn(step))
 
@@ -145,18 +166,23 @@ def _turn(step: Callable[[], Any]) -> float:
     return 1000 * (time.perf_counter() - begun) / count
 
 
-def _prepare(name: str, contender: str, threads: int) -> tuple[Callable[[], Any], np.ndarray | None, dict[str, Any]]:
+def _prepare(
+    name: str, contender: str, threads: int, folder: Path
+) -> tuple[Callable[[], Any], np.ndarray | None, dict[str, Any]]:
+    if contender not in TORCH:
+        return _graph_step(folder, contender, threads)
     import torch
 
     from benchmarks._speed_models import MODELS
 
     torch.set_num_threads(threads)
     network, x = MODELS[name].build()
-    target = torch.arange(len(x)) % 10
-    if contender in TORCH:
-        step = _torch_step(network, x, target, contender)
-        return step, step().numpy(), {}
-    return _graph_step(network, x, target, contender, threads)
+    step = _torch_step(network, x, torch.from_numpy(_target(len(x))), contender)
+    return step, step().numpy(), {}
+
+
+def _target(examples: int) -> np.ndarray:
+    return np.arange(examples) % 10
 
 
 def _torch_step(network: Any, x: Any, target: Any, contender: str) -> Callable[[], Any]:
@@ -176,15 +202,13 @@ def _torch_step(network: Any, x: Any, target: Any, contender: str) -> Callable[[
 
 
 def _graph_step(
-    network: Any, x: Any, target: Any, contender: str, threads: int
+    folder: Path, contender: str, threads: int
 ) -> tuple[Callable[[], Any], np.ndarray | None, dict[str, Any]]:
-    from benchmarks._speed_models import export
     from vogcore.autodiff import gradient_model
     from vogcore.graph import logits_model
     from vogcore.runtime.session import Session
 
-    data, labels = x.numpy(), target.numpy()
-    exported = export(network, x)
+    exported, data = (folder / "model.onnx").read_bytes(), np.load(folder / "x.npy")
     begun = time.perf_counter()
     if contender == "forward":
         model = logits_model(exported)
@@ -198,15 +222,8 @@ def _graph_step(
     }  # fmt: skip
     if contender == "forward":
         return lambda: session.run(None, {"x": data}), None, facts
-    feeds = {"x": data, "vogcore_target": labels}
+    feeds = {"x": data, "vogcore_target": _target(len(data))}
     return lambda: session.run(["vogcore_gradient"], feeds), session.run(["vogcore_gradient"], feeds)[0], facts
-
-
-def _peak_mib() -> float:
-    import resource
-
-    unit = 2**20 if sys.platform == "darwin" else 2**10
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit, 1)
 
 
 def ratios(results: dict[str, Any]) -> dict[str, float | None]:

@@ -12,7 +12,7 @@ import onnx
 import pytest
 
 from benchmarks import fashion_mnist
-from benchmarks._environment import machine, run_timed, versions
+from benchmarks._environment import machine, peak_memory_mib, run_timed, versions
 from benchmarks._fashion_training import RECORD, reusable_record, training_settings
 from benchmarks._idx import FILES
 from benchmarks.fashion_mnist import main
@@ -100,8 +100,22 @@ def test_a_command_is_timed_and_its_status_kept(tmp_path):
     timed = run_timed([sys.executable, "-c", program], tmp_path)
     assert timed.status == 3
     assert 0 < timed.seconds < 30
-    assert timed.peak_memory_mib is None or 1 < timed.peak_memory_mib < 1000
+    assert timed.peak_memory_mib is None or 1 < timed.peak_memory_mib < 100
     assert (tmp_path / "here").exists()
+
+
+def test_the_memory_of_a_command_is_its_own(tmp_path):
+    ballast = np.ones(50 << 20, np.uint8)  # of this process, which is not counted
+    small, large = (run_timed([sys.executable, "-c", f"b'x' * {n}"], tmp_path) for n in (1, 300 << 20))
+    assert small.status == large.status == 0
+    assert large.peak_memory_mib - small.peak_memory_mib == pytest.approx(300, abs=30)
+    assert small.peak_memory_mib < 50 <= len(ballast) >> 20
+    assert peak_memory_mib() > 50
+
+
+def test_a_command_that_does_not_exist_is_an_error(tmp_path):
+    with pytest.raises(OSError, match="no such program could not be run"):
+        run_timed(["no such program"], tmp_path)
 
 
 def test_the_machine_and_the_versions_are_described():
