@@ -16,7 +16,7 @@ from collections.abc import Collection, Iterator
 import onnx_ir as ir
 
 from vogcore.graph.emit import Emitter
-from vogcore.graph.shapes import constant
+from vogcore.graph.shapes import constant, static_dims
 
 __all__ = ["recognise_gelu", "write_gelu_out"]
 
@@ -95,8 +95,10 @@ def _is(node: ir.Node | None, op: str) -> bool:
 
 
 def _number(value: ir.Value | None) -> float | None:
+    if value is None or static_dims(value) not in ((), (1,)):
+        return None  # a weight, which is better not read: the graph would count as made for its values
     content = constant(value)
-    return float(content.reshape(-1)[0]) if content is not None and content.size == 1 and content.ndim <= 1 else None
+    return None if content is None else float(content.reshape(-1)[0])
 
 
 def _close(number: float | None, wanted: float) -> bool:
