@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from vogcore._lazy import lazy
 
 if TYPE_CHECKING:
+    from vogcore.runtime._shapes import shapes_left_out as shapes_left_out
     from vogcore.runtime.batch import make_batch_dynamic as make_batch_dynamic
     from vogcore.runtime.providers import Provider as Provider
     from vogcore.runtime.providers import choose_provider as choose_provider
@@ -21,6 +22,7 @@ __all__ = [
     "GradientSession",
     "ForwardSession",
     "make_batch_dynamic",
+    "shapes_left_out",
 ]
 
 _HOME = {
@@ -30,6 +32,7 @@ _HOME = {
     "GradientSession": "vogcore.runtime.session",
     "ForwardSession": "vogcore.runtime.session",
     "make_batch_dynamic": "vogcore.runtime.batch",
+    "shapes_left_out": "vogcore.runtime._shapes",
 }
 
 __getattr__, __dir__ = lazy(__name__, _HOME)

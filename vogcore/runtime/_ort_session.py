@@ -13,6 +13,7 @@ from google.protobuf.message import DecodeError
 from vogcore.errors import ModelError, SettingsError
 from vogcore.runtime import _ort
 from vogcore.runtime._serialise import serialise
+from vogcore.runtime._shapes import shapes_left_out
 from vogcore.runtime._threads import usable_cpus
 from vogcore.runtime.providers import Provider, choose_provider
 
@@ -70,7 +71,11 @@ class Session:
         self.provider = choose_provider(provider) if isinstance(provider, str) else provider
         self.threads = usable_cpus() if threads is None else threads
         options = _options(ort, self.threads)
-        data, weights = serialise(model, where)
+        if isinstance(model, onnx.ModelProto):
+            with shapes_left_out(model, self.provider.name):
+                data, weights = serialise(model, where)
+        else:
+            data, weights = serialise(model, where)
         # Borrowed by the ONNX Runtime session, so they live as long as it does.
         self._weights = [ort.OrtValue.ortvalue_from_numpy(array) for array in weights.values()]
         if weights:

@@ -15,7 +15,7 @@ from vogcore.errors import CheckpointError
 from vogcore.graph import logits_model
 from vogcore.graph.light import weights_nbytes
 from vogcore.graph.load import naming
-from vogcore.runtime import ForwardSession, GradientSession, Provider, make_batch_dynamic
+from vogcore.runtime import ForwardSession, GradientSession, Provider, make_batch_dynamic, shapes_left_out
 from vogcore.scoring.checkpoints import Checkpoint
 from vogcore.scoring.settings import Settings
 
@@ -135,7 +135,8 @@ class Sessions:
         size = weights_nbytes(model)
         if self._kept + size > _GRAPH_BUDGET:
             return model
-        graph: bytes = model.SerializeToString()
+        with shapes_left_out(model, self.provider.name):
+            graph: bytes = model.SerializeToString()
         self._kept += len(graph)
         self._graphs[kind, index] = graph
         return graph
