@@ -1,0 +1,108 @@
+"""A machine that loses power: what may be on the disk afterwards."""
+
+from __future__ import annotations
+
+import os
+import random
+from pathlib import Path
+
+from vogcore.store._system import System
+
+__all__ = ["PowerCut"]
+
+SECTOR = 512
+
+
+class PowerCut(System):
+    """Does what :class:`System` does, and remembers it.
+
+    :meth:`state` then builds the folder as it may be after a loss of power behind any number of steps: writes that a
+    sync has made sure of are there; of the others, any sectors may be, in any order. The same holds for the creation
+    and removal of files and the folder's sync.
+    """
+
+    def __init__(self) -> None:
+        self.steps: list[tuple] = []
+        self._paths: dict[int, Path] = {}
+
+    def open(self, path: Path, *, create: bool = True) -> int:
+        if not os.path.exists(path):
+            self.steps.append(("create", path.name))
+        descriptor = super().open(path, create=create)
+        self._paths[descriptor] = path
+        return descriptor
+
+    def write(self, descriptor: int, data: bytes | memoryview, offset: int) -> None:
+        super().write(descriptor, data, offset)
+        self.steps.append(("write", self._paths[descriptor].name, offset, bytes(data)))
+
+    def truncate(self, descriptor: int, size: int) -> None:
+        super().truncate(descriptor, size)
+        self.steps.append(("truncate", self._paths[descriptor].name, size))
+
+    def sync(self, descriptor: int) -> None:
+        super().sync(descriptor)
+        self.steps.append(("sync", self._paths[descriptor].name))
+
+    def sync_folder(self, folder: Path) -> None:
+        super().sync_folder(folder)
+        self.steps.append(("sync folder",))
+
+    def unlink(self, path: Path) -> None:
+        super().unlink(path)
+        self.steps.append(("unlink", path.name))
+
+    def state(self, count: int, chance: random.Random, keep: float = 0.5) -> dict[str, bytes]:
+        """Files after a loss of power behind the first ``count`` steps; unsynced parts are there at ``keep``."""
+        certain: dict[str, bytearray] = {}
+        pending: dict[str, list[tuple]] = {}
+        names: dict[str, bool] = {}  # name -> whether its creation is certain
+        removed: set[str] = set()
+        for step in self.steps[:count]:
+            kind, *rest = step
+            if kind == "sync folder":
+                names = dict.fromkeys(names, True)
+                for name in removed:
+                    for table in (certain, pending, names):
+                        table.pop(name, None)
+                removed.clear()
+                continue
+            name = rest[0]
+            if kind == "create":
+                removed.discard(name)
+                names[name], certain[name], pending[name] = False, bytearray(), []
+            elif kind == "unlink":
+                if name in names:
+                    removed.add(name)
+            elif kind == "sync":
+                _perform(certain[name], pending[name], lambda: True)
+                pending[name].clear()
+                names[name] = True  # as file systems do for a new file that is synced
+            else:
+                pending[name].append((kind, *rest[1:]))
+        files = {}
+        for name, content in certain.items():
+            if not names[name] and chance.random() > keep:
+                continue
+            if name in removed and chance.random() < keep:
+                continue
+            _perform(content, pending[name], lambda: chance.random() < keep)
+            files[name] = bytes(content)
+        return files
+
+
+def _perform(content: bytearray, operations: list[tuple], happens) -> None:
+    for kind, *arguments in operations:
+        if kind == "truncate":
+            if happens():
+                size = arguments[0]
+                del content[size:]
+                content.extend(bytes(size - len(content)))
+            continue
+        offset, data = arguments
+        for start in range(0, len(data), SECTOR):
+            if happens():
+                part = data[start : start + SECTOR]
+                begin = offset + start
+                content.extend(bytes(max(0, begin + len(part) - len(content))))
+                content[begin : begin + len(part)] = part

@@ -1,0 +1,77 @@
+"""One writer at a time: a lock on an open file, which the system takes back when the process ends, however it ends."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from vogcore.errors import OutputExistsError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+__all__ = ["lock_writer"]
+
+
+def lock_writer(descriptor: int, path: str | os.PathLike[str]) -> None:
+    """Claim a file for this process until the descriptor is closed or the process ends.
+
+    The lock is advisory (``flock``): it keeps out whoever asks for it, that is, other runs of vogcore. It belongs to
+    the descriptor, so reading the file through another one meanwhile does not give it up.
+
+    Args:
+        descriptor: the file, open for writing.
+        path: where it lies.
+
+    Raises:
+        OutputExistsError: another process has it, or the path has meanwhile become another file or none.
+    """
+    if fcntl is None:
+        _lock_on_windows(descriptor, path)
+        return
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        raise _taken(path, _holder(descriptor)) from None
+    # Between opening and locking, the other run may have finished and renamed or deleted the file.
+    try:
+        same = os.path.samestat(os.fstat(descriptor), os.stat(path))
+    except FileNotFoundError:
+        same = False
+    if not same:
+        raise OutputExistsError(f"{os.fspath(path)} has just been completed by another run; start again.")
+
+
+def _taken(path: str | os.PathLike[str], holder: int | None) -> OutputExistsError:
+    who = "another run" if holder is None else f"process {holder}"
+    return OutputExistsError(f"{os.fspath(path)} is being written by {who}; wait for it, or choose another name.")
+
+
+def _holder(descriptor: int) -> int | None:
+    """The process that has locked the file, where Linux tells (not over a network, nor from inside a container)."""
+    try:
+        wanted = os.fstat(descriptor).st_ino
+        lines = Path("/proc/locks").read_text().splitlines()
+    except OSError:
+        return None
+    for line in lines:
+        fields = line.split()
+        if len(fields) > 5 and fields[1] == "FLOCK" and fields[5].rpartition(":")[2] == str(wanted):
+            holder = int(fields[4])
+            return holder if holder > 0 else None
+    return None
+
+
+def _lock_on_windows(descriptor: int, path: str | os.PathLike[str]) -> None:
+    import msvcrt
+
+    here = os.lseek(descriptor, 0, os.SEEK_CUR)
+    try:
+        os.lseek(descriptor, 2**62, os.SEEK_SET)  # far behind the content: locked bytes cannot be read by others
+        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
+    except OSError:
+        raise _taken(path, None) from None
+    finally:
+        os.lseek(descriptor, here, os.SEEK_SET)
