@@ -28,6 +28,8 @@ class PowerCut(System):
     def open(self, path: Path, *, create: bool = True) -> int:
         if not os.path.exists(path):
             self.steps.append(("create", path.name))
+        elif not any(step[1:2] == (path.name,) for step in self.steps):
+            self.steps.append(("found", path.name, path.read_bytes()))
         descriptor = super().open(path, create=create)
         self._paths[descriptor] = path
         return descriptor
@@ -48,6 +50,14 @@ class PowerCut(System):
         super().sync_folder(folder)
         self.steps.append(("sync folder",))
 
+    def replace(self, source: Path, target: Path) -> None:
+        content = source.read_bytes()
+        super().replace(source, target)
+        self.steps.append(("replace", target.name, content))
+        for descriptor, path in self._paths.items():
+            if path == source:
+                self._paths[descriptor] = target
+
     def unlink(self, path: Path) -> None:
         super().unlink(path)
         self.steps.append(("unlink", path.name))
@@ -58,6 +68,7 @@ class PowerCut(System):
         pending: dict[str, list[tuple]] = {}
         names: dict[str, bool] = {}  # name -> whether its creation is certain
         removed: set[str] = set()
+        older: dict[str, bytes] = {}  # what a file was before another one took its name
         for step in self.steps[:count]:
             kind, *rest = step
             if kind == "sync folder":
@@ -66,11 +77,18 @@ class PowerCut(System):
                     for table in (certain, pending, names):
                         table.pop(name, None)
                 removed.clear()
+                older.clear()
                 continue
             name = rest[0]
-            if kind == "create":
+            if kind == "found":
+                names[name], certain[name], pending[name] = True, bytearray(rest[1]), []
+            elif kind == "create":
                 removed.discard(name)
                 names[name], certain[name], pending[name] = False, bytearray(), []
+            elif kind == "replace":
+                older[name] = bytes(certain.get(name, b""))
+                certain.pop(f"{name}.new", None)
+                names[name], certain[name], pending[name] = True, bytearray(rest[1]), []
             elif kind == "unlink":
                 if name in names:
                     removed.add(name)
@@ -85,6 +103,9 @@ class PowerCut(System):
             if not names[name] and chance.random() > keep:
                 continue
             if name in removed and chance.random() < keep:
+                continue
+            if name in older and chance.random() > keep:
+                files[name] = older[name]
                 continue
             _perform(content, pending[name], lambda: chance.random() < keep)
             files[name] = bytes(content)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import h5py
 import numpy as np
@@ -12,7 +14,17 @@ import numpy.typing as npt
 
 from vogcore.errors import GradientError, SettingsError
 
-__all__ = ["BFLOAT16", "Coverage", "choose_block_size", "convert", "create_blocks", "digest", "pieces", "stored_type"]
+__all__ = [
+    "BFLOAT16",
+    "Coverage",
+    "choose_block_size",
+    "convert",
+    "create_blocks",
+    "digest",
+    "pieces",
+    "runs",
+    "stored_type",
+]
 
 BFLOAT16 = "bfloat16"
 _STORED = {"float32": "<f4", "float16": "<f2", BFLOAT16: "<u2"}
@@ -117,13 +129,31 @@ def pieces(start: int, stop: int, block_size: int) -> Iterator[tuple[int, int, i
         yield block, max(start, block * block_size), min(stop, (block + 1) * block_size)
 
 
+def runs(numbers: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Consecutive numbers as pairs (first, behind the last); ``numbers`` rise."""
+    for _, group in itertools.groupby(enumerate(numbers), lambda pair: pair[1] - pair[0]):
+        run = [number for _, number in group]
+        yield run[0], run[-1] + 1
+
+
 def create_blocks(
-    file: h5py.File, name: str, dtype: np.dtype, n: int, shape: tuple[int, ...], block: int
+    file: h5py.File,
+    name: str,
+    dtype: np.dtype,
+    n: int,
+    shape: tuple[int, ...],
+    block: int,
+    compression: Mapping[str, Any] | None = None,
 ) -> h5py.Dataset:
     """An empty dataset (0, N, *shape), growing along the checkpoints, in chunks of one block.
 
-    Space is reserved when a checkpoint is added and not filled, so that every block is written exactly once.
+    Space is reserved when a checkpoint is added and not filled, so that every block is written exactly once; with a
+    filter, ``compression`` as h5py takes it, when a block is written.
     """
+    if compression is not None:
+        return file.create_dataset(
+            name, (0, n, *shape), dtype, maxshape=(None, n, *shape), chunks=(1, block, *shape), **compression
+        )
     creation = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     creation.set_chunk((1, block, *shape))
     creation.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
@@ -137,22 +167,27 @@ class Coverage:
 
     Attributes:
         complete: (K, blocks) bool: every row of the block has been written.
+        adopted: (K, blocks) bool: an earlier run has written it.
     """
 
     def __init__(self, n: int, block_size: int) -> None:
         self._n = n
         self._block_size = block_size
         self.complete = np.zeros((0, -(-n // block_size)), dtype=bool)
+        self.adopted = self.complete.copy()
         self._partial: dict[tuple[int, int], npt.NDArray[np.bool_]] = {}
 
     def grow(self, k: int) -> None:
         """Make room for k checkpoints."""
         more = np.zeros((k - len(self.complete), self.complete.shape[1]), dtype=bool)
         self.complete = np.concatenate([self.complete, more])
+        self.adopted = np.concatenate([self.adopted, more])
 
     def first_overlap(self, checkpoint: int, start: int, stop: int) -> int | None:
-        """The first of the rows that has been written already, or None."""
+        """The first of the rows that has been written already, by this run, or None."""
         for block, first, end in pieces(start, stop, self._block_size):
+            if self.adopted[checkpoint, block]:
+                continue
             if self.complete[checkpoint, block]:
                 return first
             rows = self._partial.get((checkpoint, block))

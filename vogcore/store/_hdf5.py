@@ -215,7 +215,12 @@ class Reader:
             return [] if group is None else list(group)
 
     def dataset(
-        self, path: str, types: tuple[str, ...], shape: tuple[int | None, ...] | None, need: bool = True
+        self,
+        path: str,
+        types: tuple[str, ...],
+        shape: tuple[int | None, ...] | None,
+        need: bool = True,
+        partial: bool = False,
     ) -> Any:
         """A dataset whose header has been checked; its values have not been read yet.
 
@@ -224,6 +229,7 @@ class Reader:
             types: allowed types: NumPy codes without byte order ("f8"), or "S" for fixed-length strings.
             shape: expected shape, None for a length that may be anything; None alone for any shape.
             need: False returns None where the dataset is missing, instead of raising.
+            partial: True for a dataset that need not be written in full.
         """
         node = self._node(path, h5py.Dataset, "a dataset")
         if node is None:
@@ -241,7 +247,7 @@ class Reader:
             ):
                 expected = "(" + ", ".join("any" if n is None else str(n) for n in shape) + ")"
                 raise self.damaged(f"{path} has shape {actual}, not {expected}")
-            self._check_storage(path, node)
+            self._check_storage(path, node, partial)
         return node
 
     def _check_type(self, path: str, node: h5py.Dataset, types: tuple[str, ...]) -> None:
@@ -256,7 +262,7 @@ class Reader:
             have = "fixed-length strings" if found == "S" else str(node.dtype) if text is None else found
             raise self.damaged(f"{path} holds {have}, not {names}")
 
-    def _check_storage(self, path: str, node: h5py.Dataset) -> None:
+    def _check_storage(self, path: str, node: h5py.Dataset, partial: bool) -> None:
         """Refuse data kept elsewhere, and sizes that this file cannot hold (nothing is allocated for them)."""
         creation = node.id.get_create_plist()
         if creation.get_external_count() or creation.get_layout() == h5py.h5d.VIRTUAL:
@@ -268,7 +274,7 @@ class Reader:
         if size > largest or (filtered and chunk > largest):
             raise self.damaged(f"{path} claims {size} bytes, more than the file can hold")
         stored = node.id.get_storage_size()
-        if stored < (1 if filtered and size else size if not filtered else 0):
+        if not partial and stored < (1 if filtered and size else size if not filtered else 0):
             raise self.damaged(f"{path} was never written in full")
 
     def read(self, path: str, dtype: str, shape: tuple[int | None, ...], need: bool = True) -> Any:

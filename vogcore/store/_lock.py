@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 from vogcore.errors import OutputExistsError
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
 
 __all__ = ["lock_writer"]
 
@@ -28,11 +24,8 @@ def lock_writer(descriptor: int, path: str | os.PathLike[str]) -> None:
     Raises:
         OutputExistsError: another process has it, or the path has meanwhile become another file or none.
     """
-    if fcntl is None:
-        _lock_on_windows(descriptor, path)
-        return
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _lock(descriptor)
     except OSError:
         raise _taken(path, _holder(descriptor)) from None
     # Between opening and locking, the other run may have finished and renamed or deleted the file.
@@ -42,6 +35,24 @@ def lock_writer(descriptor: int, path: str | os.PathLike[str]) -> None:
         same = False
     if not same:
         raise OutputExistsError(f"{os.fspath(path)} has just been completed by another run; start again.")
+
+
+if sys.platform == "win32":
+    import msvcrt
+
+    def _lock(descriptor: int) -> None:
+        here = os.lseek(descriptor, 0, os.SEEK_CUR)
+        try:
+            os.lseek(descriptor, 2**62, os.SEEK_SET)  # far behind the content: locked bytes cannot be read by others
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+        finally:
+            os.lseek(descriptor, here, os.SEEK_SET)
+
+else:
+    import fcntl
+
+    def _lock(descriptor: int) -> None:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def _taken(path: str | os.PathLike[str], holder: int | None) -> OutputExistsError:
@@ -62,16 +73,3 @@ def _holder(descriptor: int) -> int | None:
             holder = int(fields[4])
             return holder if holder > 0 else None
     return None
-
-
-def _lock_on_windows(descriptor: int, path: str | os.PathLike[str]) -> None:
-    import msvcrt
-
-    here = os.lseek(descriptor, 0, os.SEEK_CUR)
-    try:
-        os.lseek(descriptor, 2**62, os.SEEK_SET)  # far behind the content: locked bytes cannot be read by others
-        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
-    except OSError:
-        raise _taken(path, None) from None
-    finally:
-        os.lseek(descriptor, here, os.SEEK_SET)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 from pathlib import Path
 
 __all__ = ["SYSTEM", "System"]
@@ -61,22 +62,29 @@ class System:
             finally:
                 os.close(descriptor)
 
+    def replace(self, source: Path, target: Path) -> None:
+        """Give a file another's name, in one step."""
+        os.replace(source, target)
+
     def unlink(self, path: Path) -> None:
         """Remove a file, if it is there."""
         path.unlink(missing_ok=True)
 
 
-if hasattr(os, "pwrite"):
-    _read_at, _write_at = os.pread, os.pwrite
-else:  # Windows
-
-    def _read_at(descriptor: int, count: int, offset: int) -> bytes:
+def _read_at(descriptor: int, count: int, offset: int) -> bytes:
+    if sys.platform == "win32":
         os.lseek(descriptor, offset, os.SEEK_SET)
         return os.read(descriptor, count)
+    else:
+        return os.pread(descriptor, count, offset)
 
-    def _write_at(descriptor: int, data: memoryview, offset: int) -> int:
+
+def _write_at(descriptor: int, data: memoryview, offset: int) -> int:
+    if sys.platform == "win32":
         os.lseek(descriptor, offset, os.SEEK_SET)
         return os.write(descriptor, data)
+    else:
+        return os.pwrite(descriptor, data, offset)
 
 
 SYSTEM = System()

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -13,20 +16,15 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from vogcore._paths import check_output, publish, reason, sync_file
-from vogcore.errors import GradientError, OutputExistsError, SettingsError, StoreError
-from vogcore.store._blocks import (
-    BFLOAT16,
-    Coverage,
-    choose_block_size,
-    convert,
-    create_blocks,
-    digest,
-    pieces,
-    stored_type,
-)
-from vogcore.store._disk import Disk
+from vogcore._paths import check_output, publish, reason
+from vogcore.errors import GradientError, OutputExistsError, SettingsError, StoreError, VogcoreWarning
+from vogcore.store._background import Background
+from vogcore.store._blocks import BFLOAT16, choose_block_size, convert, pieces, runs, stored_type
+from vogcore.store._compression import filter_options
+from vogcore.store._container import Container
+from vogcore.store._dataset import BlockDataset
 from vogcore.store._hdf5 import encode_strings, write_header
+from vogcore.store._resume import Contents, differences
 from vogcore.store._tables import example_tables, write_checkpoints, write_classes, write_examples
 from vogcore.store.schema import GRADIENTS_FORMAT
 from vogcore.store.scores import CheckpointInfo, now, version
@@ -35,70 +33,17 @@ __all__ = ["GradientWriter"]
 
 # Blocks that could be lost with the machine's power; two syncs for each 256 MB cost little beside writing them.
 _SYNC_BYTES = 256_000_000
-
-
-class _Blocks:
-    """One dataset (K, N, ...) with its ``done`` and ``digest``, and the blocks not yet marked in the file."""
-
-    def __init__(
-        self, file: h5py.File, name: str, prefix: str, dtype: np.dtype, n: int, shape: tuple[int, ...], b: int
-    ):
-        self.name = name
-        self.block_size = b
-        self.coverage = Coverage(n, b)
-        self.data = create_blocks(file, name, dtype, n, shape, b)
-        blocks = -(-n // b)
-        tables = {"maxshape": (None, blocks), "chunks": (1, blocks)}
-        self.done = file.create_dataset(f"{prefix}done", (0, blocks), dtype=bool, **tables)
-        self.digest = file.create_dataset(f"{prefix}digest", (0, blocks), dtype="<u8", **tables)
-        self._digests = np.zeros((0, blocks), dtype="<u8")
-        self._touched: set[int] = set()
-        self.unmarked_bytes = 0
-
-    def grow(self, k: int) -> None:
-        if k > len(self.coverage.complete):
-            more = np.zeros((k - len(self._digests), self._digests.shape[1]), dtype="<u8")
-            self._digests = np.concatenate([self._digests, more])
-            self.coverage.grow(k)
-            for dataset in (self.data, self.done, self.digest):
-                dataset.resize(k, axis=0)
-            # Written out, so that a reader of an interrupted file sees "not done" rather than values never written.
-            self.done[k - len(more) :] = False
-            self.digest[k - len(more) :] = 0
-
-    def write(self, checkpoint: int, start: int, rows: npt.NDArray) -> bool:
-        """Write rows; True where that completes the checkpoint."""
-        for block, first, end in pieces(start, start + len(rows), self.block_size):
-            piece = rows[first - start : end - start]
-            self.data[checkpoint, first:end] = piece
-            if self.coverage.add(checkpoint, block, first, end):
-                self._note(checkpoint, block, piece)
-        return bool(self.coverage.complete[checkpoint].all())
-
-    def _note(self, checkpoint: int, block: int, last_piece: npt.NDArray) -> None:
-        start = block * self.block_size
-        stop = min(start + self.block_size, self.data.shape[1])
-        # A block that came in several pieces is read back: holding the pieces would need memory for every checkpoint.
-        whole = last_piece if len(last_piece) == stop - start else self.data[checkpoint, start:stop]
-        self._digests[checkpoint, block] = digest(whole)
-        self._touched.add(checkpoint)
-        self.unmarked_bytes += whole.nbytes
-
-    def mark(self) -> None:
-        """Mark every complete block in the file; the caller has made sure that the blocks are on disk."""
-        for checkpoint in sorted(self._touched):
-            self.digest[checkpoint] = self._digests[checkpoint]
-            self.done[checkpoint] = self.coverage.complete[checkpoint]
-        self._touched.clear()
-        self.unmarked_bytes = 0
+# Blocks that wait to be written before whoever computes them has to wait as well.
+_QUEUE_BYTES = 128_000_000
 
 
 class GradientWriter:
     """Writes input gradients, block by block, to an HDF5 archive that anybody can score later.
 
     A context manager. The file grows under ``<path>.partial`` and gets its name on leaving the ``with`` block without
-    an exception, when every example of every checkpoint has been written. Otherwise the .partial file is kept.
-    To be used by one thread at a time.
+    an exception, when every example of every checkpoint has been written. Otherwise the .partial file is kept, and
+    ``resume=True`` goes on with it, also after a kill or a loss of power. To be used by one thread at a time; it writes
+    in a thread of its own, while the next gradients are computed.
 
     Args:
         path: the archive to write.
@@ -111,12 +56,20 @@ class GradientWriter:
         channel_axis: axis of the channels in a block (B, *shape), 1 or more, or None for no channels.
         block_size: examples in a block; by default as many as fit into 8 MB.
         settings: what decided the gradients, as JSON can hold it.
-        overwrite: replace an archive (and a .partial file) of that name.
+        checkpoints: all checkpoints in the order of training, where they are known; see :meth:`set_checkpoints`.
+        n_logits: number of logits C, where logits are going to be written.
+        compression: None, ``"lz4"`` or ``"zstd"``, behind a shuffle of bits; needs ``vogcore[compression]``, here and
+            wherever the archive is read.
+        resume: go on with a .partial file of the same settings, examples and checkpoints, where there is one. Blocks
+            that it holds are complete: :meth:`missing` says what is not, and :meth:`write` skips what is.
+        overwrite: replace an archive of that name, and a .partial file that cannot be gone on with.
 
     Raises:
-        OutputExistsError: the archive or its .partial file exists and ``overwrite`` is False.
-        SettingsError: a number, type or axis makes no sense.
-        StoreError: the folder is missing or not writable, or labels, ids or classes do not fit.
+        OutputExistsError: the archive exists and ``overwrite`` is False, its .partial file exists and is not resumed,
+            or another process is writing it.
+        SettingsError: a number, type or axis makes no sense, or the compression is not installed.
+        StoreError: the folder is missing or not writable, labels, ids or classes do not fit, the disk is too small,
+            or the .partial file is damaged.
     """
 
     def __init__(
@@ -132,6 +85,10 @@ class GradientWriter:
         channel_axis: int | None = None,
         block_size: int | None = None,
         settings: Mapping[str, Any] | None = None,
+        checkpoints: Sequence[CheckpointInfo] = (),
+        n_logits: int | None = None,
+        compression: str | None = None,
+        resume: bool = False,
         overwrite: bool = False,
     ) -> None:
         self.path = Path(path)
@@ -144,48 +101,150 @@ class GradientWriter:
         if channel_axis is not None and not 1 <= channel_axis <= len(self.shape):
             raise SettingsError(f"The channel axis must be 1 to {len(self.shape)}, not {channel_axis}.")
         self.block_size = choose_block_size(self.n_examples, self.shape, self._stored.itemsize, block_size)
+        self._compression = filter_options(compression)
         self._overwrite = overwrite
         self._checkpoints: list[CheckpointInfo] = []
         self._named: list[bool] = []
-        self._logits: _Blocks | None = None
-        self._failed = False
-        tables = example_tables(self.n_examples, labels, ids, classes)
+        self._logits: BlockDataset | None = None
+        self._failed = self._closed = False
+        ids_, labels_, names, count = example_tables(self.n_examples, labels, ids, classes)
+        self._contents = Contents(
+            self.n_examples, self.shape, self.dtype, channel_axis, self.block_size, compression, settings or {}, ids_,
+            labels_, names, count,
+        )  # fmt: skip
         check_output(self.path, overwrite)
-        self._file = self._create()
-        with self._writing(opening=True):
-            write_header(self._file, GRADIENTS_FORMAT, version(), now(), settings or {})
-            write_examples(self._file, tables[0], tables[1])
-            write_classes(self._file, tables[2], tables[3])
-            self._gradients = _Blocks(
-                self._file, "gradients", "", self._stored, self.n_examples, self.shape, self.block_size
-            )
-            attributes = self._gradients.data.attrs
-            attributes["block_size"] = self.block_size
-            attributes["bfloat16"] = self.dtype == BFLOAT16
-            if channel_axis is not None:
-                attributes["channel_axis"] = channel_axis
-            self._sync()
-
-    def _create(self) -> h5py.File:
-        if os.path.lexists(self.partial_path):
-            if not self._overwrite:
-                raise OutputExistsError(
-                    f"{self.partial_path} is left from an earlier run; move or delete it, or "
-                    "replace it (overwrite=True, on the command line --overwrite)."
-                )
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(self.partial_path)
+        self._background = Background(_QUEUE_BYTES, "vogcore-archive")
+        self._hasher = ThreadPoolExecutor(1, thread_name_prefix="vogcore-digest")
+        self._container = self._claim(resume)
         try:
-            # These bounds give a file that opens after a kill, up to the last flush; "latest" gives one that does not.
-            self._disk = Disk(self.partial_path)
-            return h5py.File(self._disk, "w", libver=("earliest", "v108"))
+            with self._writing():
+                self._gradients = self._dataset("gradients", "", self._stored, self.shape)
+                if not self._container.empty:
+                    self._adopt()
+            self._begin(list(checkpoints), n_logits)
+        except BaseException:
+            self._end_threads()
+            self._container.close()
+            raise
+
+    def _claim(self, resume: bool) -> Container:
+        """The .partial file, new or to be gone on with, and locked."""
+        there = os.path.lexists(self.partial_path)
+        if there and not (resume or self._overwrite):
+            raise OutputExistsError(
+                f"{self.partial_path} is left from an earlier run; go on with it (resume=True), move or delete it, or "
+                "replace it (overwrite=True, on the command line --overwrite)."
+            )
+        try:
+            container = Container(self.partial_path, create=True)
         except OSError as error:
             raise StoreError(f"Cannot write {self.partial_path}: {reason(error)}.") from error
+        try:
+            different = None if container.empty else self._difference(container, resume)
+            if different is not None:
+                if not self._overwrite:
+                    raise OutputExistsError(
+                        f"{self.partial_path} is left from a run that cannot be gone on with: {different}; do as "
+                        "before, move or delete the file, or replace it (overwrite=True, on the command line "
+                        "--overwrite)."
+                    )
+                container.clear()
+        except BaseException:
+            container.close()
+            raise
+        return container
+
+    def _difference(self, container: Container, resume: bool) -> str | None:
+        if not resume:
+            return "it is not to be resumed"
+        try:
+            found = Contents.read(self.partial_path)
+        except StoreError:
+            if self._overwrite:
+                return "it is damaged"
+            raise
+        return differences(found, self._contents)
+
+    def _dataset(self, name: str, prefix: str, dtype: np.dtype, shape: tuple[int, ...]) -> BlockDataset:
+        return BlockDataset(
+            self._container, name, prefix, dtype, self.n_examples, shape, self.block_size, self._compression,
+            self._hasher,
+        )  # fmt: skip
+
+    def _begin(self, checkpoints: list[CheckpointInfo], n_logits: int | None) -> None:
+        resumed = not self._container.empty
+        created = []
+        if n_logits is not None and self._logits is None:
+            created.append(self._dataset("logits", "logits_", np.dtype("<f4"), (n_logits,)))
+        if not resumed:
+            self._check_checkpoints(checkpoints)
+            self._checkpoints, self._named = checkpoints, [True] * len(checkpoints)
+            created.append(self._gradients)
+        if created:
+            self._grow(created)
+        if created and created[0] is not self._gradients:
+            self._logits = created[0]
+        if resumed and checkpoints:
+            self.set_checkpoints(checkpoints)
+
+    def _create(self, file: h5py.File) -> None:
+        contents = self._contents
+        write_header(file, GRADIENTS_FORMAT, version(), now(), contents.settings)
+        write_examples(file, contents.ids, contents.labels)
+        write_classes(file, contents.classes, contents.class_count)
+        self._gradients.create(file)
+        attributes = file["gradients"].attrs
+        attributes["block_size"] = self.block_size
+        attributes["bfloat16"] = self.dtype == BFLOAT16
+        if contents.channel_axis is not None:
+            attributes["channel_axis"] = contents.channel_axis
+        if contents.compression is not None:
+            attributes["compression"] = contents.compression
+
+    def _adopt(self) -> None:
+        """Take over what an earlier run has left."""
+        self._checkpoints = Contents.checkpoints(self.partial_path)
+        self._named = [True] * len(self._checkpoints)
+        with h5py.File(self.partial_path, "r", locking=False) as file:
+            self._gradients.adopt(file)
+            if "logits" in file:
+                self._logits = self._dataset("logits", "logits_", np.dtype("<f4"), file["logits"].shape[2:])
+                self._logits.adopt(file)
+        if self._container.cut_from is not None:
+            for blocks in self._datasets():
+                lost = blocks.forget(self._container.cut_from)
+                if lost:
+                    checkpoint, block = lost[0]
+                    first = block * self.block_size
+                    warnings.warn(
+                        f"{self.partial_path} was cut short: {len(lost)} of its blocks of {blocks.name} are lost, the "
+                        f"first at checkpoint {self._checkpoints[checkpoint].name!r} from example {first} on; they "
+                        "have to be written again.",
+                        VogcoreWarning,
+                        stacklevel=4,
+                    )
+                blocks.mark()
+
+    def _datasets(self) -> list[BlockDataset]:
+        return [self._gradients] + ([self._logits] if self._logits is not None else [])
 
     @property
     def n_checkpoints(self) -> int:
         """Number of checkpoints so far: announced or written to."""
         return len(self._checkpoints)
+
+    def missing(self, checkpoint: int) -> list[tuple[int, int]]:
+        """Examples of a checkpoint that have not been written: runs (start, stop), whole blocks unless at the end.
+
+        Rows of a block that is not complete count as missing.
+        """
+        blocks = np.zeros(self._gradients.n_blocks, dtype=bool)
+        for dataset in self._datasets():
+            blocks |= ~dataset.coverage.complete[checkpoint]
+        return [
+            (first * self.block_size, min(last * self.block_size, self.n_examples))
+            for first, last in runs(np.flatnonzero(blocks).tolist())
+        ]
 
     def set_checkpoints(self, checkpoints: Sequence[CheckpointInfo]) -> None:
         """Announce all checkpoints in the order of training, or describe those written so far.
@@ -196,6 +255,14 @@ class GradientWriter:
         """
         infos = list(checkpoints)
         self._check_open()
+        self._check_checkpoints(infos)
+        if infos == self._checkpoints:
+            return
+        self._checkpoints = infos
+        self._named = [True] * len(infos)
+        self._grow()
+
+    def _check_checkpoints(self, infos: list[CheckpointInfo]) -> None:
         if len(infos) < self.n_checkpoints:
             raise GradientError(f"{self.n_checkpoints} checkpoints have been written or announced, not {len(infos)}.")
         if len({info.name for info in infos}) < len(infos):
@@ -204,14 +271,17 @@ class GradientWriter:
         for index, (old, named) in enumerate(zip(self._checkpoints, self._named, strict=True)):
             if named and infos[index].name != old.name:
                 raise GradientError(f"Checkpoint {index} is {old.name!r} already, not {infos[index].name!r}.")
-        self._checkpoints = infos
-        self._named = [True] * len(infos)
-        self._grow()
+            if old.sha256 and infos[index].sha256 not in ("", old.sha256):
+                raise OutputExistsError(
+                    f"{self.partial_path} holds gradients of another file: checkpoint {old.name!r} has changed since; "
+                    "restore it, or replace the archive (overwrite=True, on the command line --overwrite)."
+                )
 
-    def write(self, checkpoint: int | str, start: int, block: npt.ArrayLike) -> None:
+    def write(self, checkpoint: int | str, start: int, block: npt.ArrayLike, *, copy: bool = True) -> None:
         """Write the gradients of some examples at one checkpoint; any number of examples, in any order.
 
-        NaN and infinity are stored as they are.
+        NaN and infinity are stored as they are. The rows are on their way to the disk when this returns;
+        :meth:`sync` makes sure of them.
 
         Args:
             checkpoint: its index (0, 1, 2, ... in order, or any that has been announced) or its name; a new name is
@@ -219,22 +289,21 @@ class GradientWriter:
             start: position of the first example.
             block: (b, *shape) of the writer's type, any other float type (rounded), uint16 bits for bfloat16, or
                 integers that fit exactly.
+            copy: False promises that nobody changes ``block`` afterwards, which saves a copy.
 
         Raises:
-            GradientError: shape, type, range or checkpoint do not fit, or rows have been written before.
-            StoreError: the disk is full or failed; the .partial file is kept.
+            GradientError: shape, type, range or checkpoint do not fit, or rows have been written before (other than
+                blocks that a resumed archive held from the start, which are skipped).
+            StoreError: the disk is full or failed, now or at an earlier call; the .partial file is kept.
         """
         self._check_open()
         array = np.asarray(block)
         start = self._check_rows("gradients", array, start, self.shape)
         rows = convert(array, self.dtype)
         index = self._index(checkpoint, self._gradients, start, start + len(rows))
-        with self._writing():
-            completed = self._gradients.write(index, start, rows)
-            if completed or self._gradients.unmarked_bytes >= _SYNC_BYTES:
-                self._sync()
+        self._queue(self._gradients, index, start, rows, copy and np.may_share_memory(rows, array))
 
-    def write_logits(self, checkpoint: int | str, start: int, logits: npt.ArrayLike) -> None:
+    def write_logits(self, checkpoint: int | str, start: int, logits: npt.ArrayLike, *, copy: bool = True) -> None:
         """Write the logits (b, C) of some examples at one checkpoint, stored as float32.
 
         Once some have been written, those of all examples and checkpoints are needed.
@@ -247,18 +316,55 @@ class GradientWriter:
         array = np.asarray(logits)
         if array.ndim != 2 or array.shape[1] < 1:
             raise GradientError(f"Logits must have the shape (examples, classes), not {array.shape}.")
-        n_logits = array.shape[1] if self._logits is None else self._logits.data.shape[2]
+        n_logits = array.shape[1] if self._logits is None else self._logits.shape[0]
         start = self._check_rows("logits", array, start, (n_logits,))
         rows = convert(array, "float32")
-        with self._writing():
-            if self._logits is None:
-                self._logits = _Blocks(
-                    self._file, "logits", "logits_", np.dtype("<f4"), self.n_examples, (n_logits,), self.block_size
-                )
-                self._grow()
+        if self._logits is None:
+            # Not to be seen by the writing thread before the file has a place for it.
+            created = self._dataset("logits", "logits_", np.dtype("<f4"), (n_logits,))
+            self._grow([created])
+            self._logits = created
         index = self._index(checkpoint, self._logits, start, start + len(rows))
+        self._queue(self._logits, index, start, rows, copy and np.may_share_memory(rows, array))
+
+    def _queue(self, blocks: BlockDataset, index: int, start: int, rows: npt.NDArray, copy: bool) -> None:
+        if copy:
+            rows = rows.copy()
+        for block, first, end in pieces(start, start + len(rows), self.block_size):
+            if blocks.coverage.adopted[index, block]:
+                continue  # an earlier run has written it
+            piece = rows[first - start : end - start]
+            offset = first - block * self.block_size
+            completes = blocks.coverage.add(index, block, first, end)
+
+            def write(block: int = block, piece: npt.NDArray = piece, o: int = offset, c: bool = completes) -> None:
+                blocks.write(index, block, o, piece, c)
+                if c and self._gradients.unmarked_bytes >= _SYNC_BYTES:
+                    self._mark()
+
+            self._background.submit(write, piece.nbytes)
+        self._check_failure()
+
+    def sync(self) -> None:
+        """Wait until every complete block written so far is on disk, safe from a kill and a loss of power.
+
+        Raises:
+            StoreError: the disk is full or failed; the .partial file is kept.
+        """
+        self._check_open()
         with self._writing():
-            self._logits.write(index, start, rows)
+            self._background.run(self._mark)
+        self._check_failure()
+
+    def _mark(self) -> None:
+        # In this order a block is never marked before it is on disk, whatever happens in between.
+        for blocks in self._datasets():
+            blocks.flush()
+            blocks.note_digests()
+        self._container.disk.sync()
+        for blocks in self._datasets():
+            blocks.mark()
+        self._container.disk.sync()
 
     def _check_rows(self, what: str, array: npt.NDArray, start: int, shape: tuple[int, ...]) -> int:
         if array.ndim != 1 + len(shape) or array.shape[1:] != shape:
@@ -269,7 +375,7 @@ class GradientWriter:
             )
         return int(start)
 
-    def _index(self, checkpoint: int | str, blocks: _Blocks, start: int, stop: int) -> int:
+    def _index(self, checkpoint: int | str, blocks: BlockDataset, start: int, stop: int) -> int:
         """Index of a checkpoint, added where it is new; refuses rows that have been written before."""
         if isinstance(checkpoint, str):
             names = [info.name for info in self._checkpoints]
@@ -294,39 +400,70 @@ class GradientWriter:
             )
         return index
 
-    def _grow(self) -> None:
+    def _grow(self, created: Sequence[BlockDataset] = ()) -> None:
+        """Room for the checkpoints so far, and their names, in the file; all of it at once."""
+        k = self.n_checkpoints
+        growing = [
+            blocks for blocks in {*self._datasets(), *created} if len(blocks.coverage.complete) < k or blocks in created
+        ]
+        self._require_space(growing, k)
+        for blocks in growing:
+            blocks.coverage.grow(k)
+
+        def change(file: h5py.File) -> None:
+            if self._container.empty:
+                self._create(file)
+            if "checkpoints" in file:
+                del file["checkpoints"]
+            if k:
+                write_checkpoints(file, self._checkpoints)
+            # The smaller one first: a file that is cut short loses its end.
+            for blocks in sorted(growing, key=BlockDataset.block_bytes):
+                if blocks.name not in file:
+                    blocks.create(file)
+                blocks.grow(file, k)
+
+        # An entry of HDF5's index of chunks (B-tree version 1), in nodes that are at least half full, and the headers.
+        entries = sum(k * blocks.n_blocks for blocks in growing)
+        table_bytes = 65536 + 2 * entries * (8 * (len(self.shape) + 4) + 8)
         with self._writing():
-            for blocks in (self._gradients, self._logits):
-                if blocks is not None:
-                    blocks.grow(self.n_checkpoints)
+            self._background.run(lambda: self._container.change(change, table_bytes))
+        self._check_failure()
+
+    def _require_space(self, growing: Sequence[BlockDataset], k: int) -> None:
+        if self._compression is not None:
+            return
+        needed = sum(
+            blocks.block_bytes() * (k * blocks.n_blocks - int(blocks.coverage.complete.sum())) for blocks in growing
+        )
+        free = shutil.disk_usage(self.partial_path.parent).free
+        if needed > free:
+            raise StoreError(
+                f"The gradients of {k} checkpoints need {needed / 1e9:.1f} GB for {self.path}, and the disk has "
+                f"{free / 1e9:.1f} GB left; free some space, or write elsewhere or as float16."
+            )
 
     def _check_open(self) -> None:
-        if self._failed or not self._file.id.valid:
+        self._check_failure()
+        if self._failed or self._closed:
             raise StoreError(f"The archive {self.path} is closed or failed; nothing more can be written to it.")
 
+    def _check_failure(self) -> None:
+        """Raise what the writing thread ran into."""
+        error = self._background.error
+        if error is not None and not self._failed:
+            with self._writing():
+                raise error
+
     @contextlib.contextmanager
-    def _writing(self, opening: bool = False) -> Iterator[None]:
+    def _writing(self) -> Iterator[None]:
         try:
             yield
-            self._disk.check()
         except (OSError, RuntimeError) as error:
             self._failed = True
-            if opening:  # there is no writer yet that anybody could close
-                self._close_file()
             raise StoreError(
                 f"Cannot write {self.partial_path}: {reason(error)}; what was written before is kept in that file."
             ) from error
-
-    def _sync(self) -> None:
-        # In this order a block is never marked before it is on disk, whatever happens in between.
-        self._file.flush()
-        self._disk.check()
-        sync_file(self.partial_path)
-        for blocks in (self._gradients, self._logits):
-            if blocks is not None:
-                blocks.mark()
-        self._file.flush()
-        sync_file(self.partial_path)
 
     def close(self) -> None:
         """Finish the archive and give it its name.
@@ -336,13 +473,18 @@ class GradientWriter:
             OutputExistsError: somebody wrote a file of that name meanwhile; the .partial file is kept.
             StoreError: the disk is full or failed; the .partial file is kept.
         """
-        if not self._file.id.valid:
+        if self._closed:
             return
         missing = self._first_missing()
-        self._end_file()
-        if self._failed:
+        failed = self._failed
+        try:
+            self._finish()
+        finally:
+            self._end()
+        if failed:
             raise StoreError(f"Writing {self.path} failed; what was written before is kept in {self.partial_path}.")
         if missing:
+            self._container.close()
             raise GradientError(
                 f"The archive is not complete: {missing}; what there is is kept in {self.partial_path}."
             )
@@ -352,26 +494,37 @@ class GradientWriter:
             raise StoreError(
                 f"Cannot give {self.partial_path} its name {self.path.name}: {reason(error)}; rename it yourself."
             ) from error
+        finally:
+            self._container.close()
 
     def _first_missing(self) -> str | None:
         if not self.n_checkpoints:
             return "no checkpoint has been written"
-        for blocks in (self._gradients, self._logits):
-            missing = blocks.coverage.first_missing() if blocks is not None else None
-            if blocks is not None and missing is not None:
+        for blocks in self._datasets():
+            missing = blocks.coverage.first_missing()
+            if missing is not None:
                 name = self._checkpoints[missing[0]].name
                 return f"the {blocks.name} of checkpoint {name!r} are missing from example {missing[1]} on"
         return None
 
-    def _close_file(self) -> None:
-        try:
-            self._file.close()
-            self._disk.close()
-            self._disk.check()
-        except (OSError, RuntimeError) as error:
-            if not self._failed:
-                self._failed = True
-                raise StoreError(f"Cannot complete {self.partial_path}: {reason(error)}.") from error
+    def _finish(self) -> None:
+        """Bring everything that is there to the disk."""
+        if self._failed:
+            return
+        with self._writing():
+            self._background.run(self._mark)
+            if self._background.error is None:
+                for blocks in self._datasets():
+                    blocks.spill()
+        self._check_failure()
+
+    def _end(self) -> None:
+        self._closed = True
+        self._end_threads()
+
+    def _end_threads(self) -> None:
+        self._background.close()
+        self._hasher.shutdown(wait=True)
 
     def __enter__(self) -> GradientWriter:
         return self
@@ -383,17 +536,11 @@ class GradientWriter:
             self.close()
             return
         # The body's own exception must reach the caller; the file keeps what there is.
-        with contextlib.suppress(StoreError, GradientError):
-            self._end_file()
+        if not self._closed:
+            try:
+                with contextlib.suppress(StoreError, GradientError):
+                    self._finish()
+            finally:
+                self._end()
+                self._container.close()
         error.add_note(f"The gradients computed so far are kept in {self.partial_path}.")
-
-    def _end_file(self) -> None:
-        if not self._file.id.valid:
-            return
-        try:
-            if not self._failed:
-                with self._writing():
-                    write_checkpoints(self._file, self._checkpoints)
-                    self._sync()
-        finally:
-            self._close_file()
