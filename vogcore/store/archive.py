@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from vogcore.errors import GradientError, StoreError
 from vogcore.store._blocks import BFLOAT16, digest, pieces
+from vogcore.store._compression import register_filters
 from vogcore.store._hdf5 import Reader
 from vogcore.store._tables import read_checkpoints, read_classes, read_labels
 from vogcore.store._writer import GradientWriter
@@ -72,6 +73,7 @@ class GradientArchive:
         shape: shape of one example's gradient.
         dtype: ``"float32"``, ``"float16"`` or ``"bfloat16"``.
         channel_axis: axis of the channels in a block (B, *shape), or None.
+        compression: ``"lz4"``, ``"zstd"`` or None.
         block_size: examples in a block; reads of whole blocks are fastest.
         labels: (N,) int64 class index, -1 = none, or None where no example has a label.
         ids: (N,) int64 or str.
@@ -109,6 +111,11 @@ class GradientArchive:
         if axis is not None and not 1 <= axis <= len(self.shape):
             raise reader.damaged(f"the channel axis is {axis} for gradients of shape {data.shape}")
         self.channel_axis: int | None = None if axis is None else int(axis)
+        self.compression: str | None = reader.string_attribute(data, "compression", None)
+        if self.compression is not None and not register_filters():
+            raise StoreError(
+                f"{self.path} is compressed; to read it install hdf5plugin: pip install 'vogcore[compression]'"
+            )
         # An interrupted archive has no table of checkpoints; say that it is incomplete rather than damaged.
         self._gradients = self._blocks(reader, "gradients", "", data)
         if self.n_checkpoints < 1:
