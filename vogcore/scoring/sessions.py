@@ -21,7 +21,7 @@ from vogcore.scoring.settings import Settings
 
 __all__ = ["Sessions", "Signature"]
 
-_GRAPH_BUDGET = 1 << 30
+_GRAPH_BUDGET = 64 << 20
 """Bytes of gradient graphs that are kept; beyond it they are made anew for every block of examples."""
 
 
