@@ -37,7 +37,7 @@ RESULTS = Path(__file__).parent / "results"
 CLASSES = 10
 BATCH = 64
 CONTENDERS = ("gradients", "score", "score, archive")
-MEMORY = 64 << 20
+MEMORY = 16 << 20
 """Bytes for a block of examples in the memory runs: less than the smallest of them would fill."""
 
 
@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     }  # fmt: skip
     with tempfile.TemporaryDirectory(prefix="vogcore-pipeline-") as name:
         folder = Path(name)
-        for network, (n, k) in {"small CNN": (40_000, 6), "ResNet-18, CIFAR stem": (1024, 4)}.items():
+        for network, (n, k) in {"small CNN": (40_000, 6), "ResNet-18, CIFAR stem": (2048, 3)}.items():
             files = prepare(folder / "time", network, n // part, k)
             record["time"][network] = times(files, rounds, options.threads)
         grown = {"examples": (10, 1), "checkpoints": (1, 10)}
