@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
-import shutil
-import tempfile
 import warnings
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -14,13 +13,17 @@ import numpy as np
 
 from vogcore import kernels
 from vogcore.data import Preprocess, open_source
-from vogcore.errors import StoreError, VogcoreWarning
+from vogcore.errors import VogcoreWarning
 from vogcore.runtime import choose_provider
-from vogcore.scoring.assemble import Run, assemble
+from vogcore.scoring import pace
+from vogcore.scoring.assemble import Run
 from vogcore.scoring.checkpoints import Checkpoints, find_checkpoints
+from vogcore.scoring.finish import finish
+from vogcore.scoring.identity import identity
 from vogcore.scoring.inputs import (
     archive_targets,
     check_count,
+    check_distinct,
     check_outputs,
     check_target_checkpoint,
     choose_batch,
@@ -28,16 +31,17 @@ from vogcore.scoring.inputs import (
     choose_examples,
     predictions_from_logits,
 )
-from vogcore.scoring.moments import BlockMoments
+from vogcore.scoring.moments import BlockMoments, by_name, raw_scores
 from vogcore.scoring.progress import Progress, Silent
 from vogcore.scoring.record import gradients_record, model_record
+from vogcore.scoring.resume import Unfinished, open_writer, tell
 from vogcore.scoring.run import Clock, GradientPass, ModelPass, block_size
 from vogcore.scoring.sessions import Sessions
 from vogcore.scoring.settings import MOST_THREADS, Settings, choose_channel_axis
 from vogcore.scoring.sources import open_gradients_of
 from vogcore.scoring.stages import StageSpec, resolve_stages
 from vogcore.scoring.stored import check_statistics, open_statistics, require_statistics
-from vogcore.store import CheckpointInfo, GradientWriter, Scores
+from vogcore.store import CheckpointInfo, Scores
 
 __all__ = ["score", "score_gradients"]
 
@@ -136,10 +140,10 @@ def score(
     )
     progress = progress if progress is not None else Silent()
     clock = Clock()
-    check_outputs(out, keep_gradients, overwrite)
+    check_distinct(out, keep_gradients)
     batch_size, threads = check_count("batch_size", batch_size), check_count("threads", threads, MOST_THREADS)
     stored = open_statistics(settings)
-    with contextlib.ExitStack() as stack:
+    with Unfinished(out, keep_gradients, overwrite) as unfinished, contextlib.ExitStack() as stack:
         source = open_source(
             data,
             labels,
@@ -193,10 +197,24 @@ def score(
             memory,
             batch,
         )
+        step = min(size, batch)
+        this = identity(
+            record,
+            infos,
+            ids,
+            classes,
+            threads=sessions.threads,
+            rows=step,
+            graphs=sessions.structure,
+            keep=keep_gradients,
+            keep_dtype=keep_dtype,
+        )
+        goes_on = unfinished.compare(this)
         writer = None
-        if keep_gradients is not None:
+        if keep_gradients is not None and not (goes_on and unfinished.has_archive):
             writer = stack.enter_context(
-                GradientWriter(
+                open_writer(
+                    goes_on,
                     keep_gradients,
                     n,
                     model.gradient_shape,
@@ -210,8 +228,6 @@ def score(
                 )
             )
             writer.set_checkpoints(infos)
-        stack.callback(progress.close)
-        progress.start(n * len(found), "scoring")
         models = ModelPass(
             sessions,
             source,
@@ -223,8 +239,14 @@ def score(
             batch=batch,
             writer=writer,
             clock=clock,
+            seconds=math.inf if out is None else pace.BLOCK_SECONDS,
         )
-        raw = GradientPass(
+        raw = raw_scores(windows, n)
+        with clock.time("storage"):
+            missing = unfinished.start(this, {**by_name(raw), **models.results()}, writer, len(found), step)
+        stack.callback(progress.close)
+        tell(progress, missing, n, len(found))
+        GradientPass(
             models,
             ids=ids,
             shape=model.gradient_shape,
@@ -234,24 +256,26 @@ def score(
             size=size,
             progress=progress,
             clock=clock,
-        ).run()
-    run = Run(
-        labels=source.labels if source.labels is not None else np.full(n, -1, np.int64),
-        groups=source.labels if source.labels is not None else models.targets,
-        ids=ids,
-        classes=classes,
-        checkpoints=infos,
-        stages=windows,
-        raw=raw,
-        eps=float(np.finfo(model.gradient_dtype).eps),
-        targets=models.targets,
-        predictions_class=models.predicted,
-        predictions_label_probability=models.probability if source.labels is not None else None,
-        loss=models.loss if source.labels is not None else None,
-        warnings=notes,
-        timings=clock.seconds,
-    )
-    return _finish(run, settings, record, stored, clock, out, overwrite)
+        ).run(raw, missing, unfinished.finished)
+        unfinished.end()
+        stack.close()  # the archive gets its name before the scores do
+        run = Run(
+            labels=source.labels if source.labels is not None else np.full(n, -1, np.int64),
+            groups=source.labels if source.labels is not None else models.targets,
+            ids=ids,
+            classes=classes,
+            checkpoints=infos,
+            stages=windows,
+            raw=raw,
+            eps=float(np.finfo(model.gradient_dtype).eps),
+            targets=models.targets,
+            predictions_class=models.predicted,
+            predictions_label_probability=models.probability if source.labels is not None else None,
+            loss=models.loss if source.labels is not None else None,
+            warnings=notes,
+            timings=clock.seconds,
+        )
+        return finish(run, settings, record, stored, clock, out, overwrite)
 
 
 def score_gradients(
@@ -338,7 +362,8 @@ def score_gradients(
         size = block_size(n, 0, pixels, BlockMoments.sets(windows), itemsize, memory, source.block_size)
         stack.callback(progress.close)
         progress.start(n * len(source.names), "scoring")
-        raw = GradientPass(
+        raw = raw_scores(windows, n)
+        GradientPass(
             source,
             ids=run_ids,
             shape=source.shape,
@@ -348,7 +373,7 @@ def score_gradients(
             size=size,
             progress=progress,
             clock=clock,
-        ).run()
+        ).run(raw, [(0, n)])
         predicted, probability, loss = predictions_from_logits(archive, run_labels)
         groups = run_labels if run_labels is not None else np.zeros(n, np.int64)
         if archive is not None and classes_from == "target":
@@ -368,39 +393,4 @@ def score_gradients(
         warnings=notes,
         timings=clock.seconds,
     )
-    return _finish(run, settings, record, stored, clock, out, overwrite)
-
-
-def _finish(
-    run: Run,
-    settings: Settings,
-    record: dict[str, Any],
-    stored: Scores | None,
-    clock: Clock,
-    out: str | os.PathLike[str] | None,
-    overwrite: bool,
-) -> Scores:
-    scores = assemble(run, settings, record, stored)
-    if out is not None:
-        scores.timings = clock.total()  # what the file itself cost cannot be in the file
-        with clock.time("storage"):
-            _save(scores, out, overwrite)
-    scores.timings = clock.total()
-    return scores
-
-
-def _save(scores: Scores, out: str | os.PathLike[str], overwrite: bool) -> None:
-    """Write the score file; where that fails after all, hours of work go to the temporary folder instead of nowhere."""
-    try:
-        scores.save(out, overwrite=overwrite)
-    except StoreError as error:
-        folder = None
-        try:
-            folder = tempfile.mkdtemp(prefix="vogcore-scores-")
-            scores.save(os.path.join(folder, "scores.h5"))
-        except (OSError, StoreError):
-            if folder is not None:
-                shutil.rmtree(folder, ignore_errors=True)
-            raise error from None
-        error.args = (f"{str(error).rstrip('.')}; the scores are kept in {scores.path}, move them from there.",)
-        raise
+    return finish(run, settings, record, stored, clock, out, overwrite)
