@@ -50,6 +50,8 @@ def complement(ranges: list[tuple[int, int]], count: int) -> list[tuple[int, int
     """What ``ranges`` (start, stop), in any order, leave out of 0 to ``count``."""
     gaps, position = [], 0
     for start, stop in sorted(ranges):
+        if start == stop:
+            continue
         if start > position:
             gaps.append((position, start))
         position = max(position, stop)
