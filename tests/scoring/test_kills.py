@@ -41,8 +41,8 @@ assert threads <= 2, f"{threads} threads before a fork"  # importing ONNX Runtim
 
 def run(out):
     score(
-        checkpoints, x, y, out=out, batch_size=BATCH, threads=1, provider="cpu", of="loss", stages={"early": slice(0, 2)},
-        memory=BATCH * PIXELS * (4 + 2 * 8 * 2),
+        checkpoints, x, y, out=out, batch_size=BATCH, threads=1, provider="cpu", of="loss",
+        stages={"early": slice(0, 2)}, memory=BATCH * PIXELS * (4 + 2 * 8 * 2),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import random
 import shutil
@@ -46,11 +47,13 @@ def empty() -> dict[str, np.ndarray]:
     return {name: np.zeros_like(values) for name, values in results().items()}
 
 
-def write(path: Path, blocks=BLOCKS, end: bool = False) -> None:
+def write(path: Path, blocks=BLOCKS, end: bool = False, written: list | None = None) -> None:
     with Journal(path) as file:
         file.begin(RUN, results())
         for start, stop in blocks:
             file.append(start, stop)
+            if written is not None:
+                written.append((start, stop))
         if end:
             file.end()
 
@@ -106,7 +109,8 @@ def test_what_was_finished_comes_back(tmp_path):
 def test_a_new_journal_is_worthless_until_a_block_is_finished(tmp_path):
     path = tmp_path / "j"
     with Journal(path) as file:
-        assert file.is_worthless and file.run is None
+        assert file.is_worthless
+        assert file.run is None
         file.begin(RUN, results())
         assert file.is_worthless
         file.append(0, 3)
@@ -186,7 +190,7 @@ def test_cut_short_at_every_byte(tmp_path):
     assert last == [(0, N)]
 
 
-@pytest.mark.parametrize("flip", [0x01, 0x80, 0xFF])
+@pytest.mark.parametrize("flip", [0x01, 0xFF])
 def test_every_byte_flipped(tmp_path, flip):
     write(tmp_path / "whole")
     content = bytearray((tmp_path / "whole").read_bytes())
@@ -195,12 +199,12 @@ def test_every_byte_flipped(tmp_path, flip):
         content[at] ^= flip
         path.write_bytes(content)
         content[at] ^= flip
-        try:
-            file, values = go_on(path)
-        except StoreError as error:
-            assert "move or delete" in str(error)
+        if at < 16:  # the first bytes, by which a file is known to be a journal
+            with pytest.raises(StoreError, match=r"or its first bytes are damaged; move or delete it\.$"):
+                Journal(path)
             refused += 1
             continue
+        file, values = go_on(path)
         with file:
             if file.problem is not None:
                 refused += 1
@@ -377,13 +381,10 @@ def test_a_full_disk_keeps_what_was_finished(tmp_path, monkeypatch):
     for room in range(0, size, 7):
         path = tmp_path / f"j{room}"
         done: list[tuple[int, int]] = []
-        monkeypatch.setattr(_system, "SYSTEM", FullDisk(room))
-        with Journal(path) as file, pytest.raises(StoreError, match=r"Cannot write .*: the disk is full\."):
-            file.begin(RUN, results())
-            for block in BLOCKS:
-                file.append(*block)
-                done.append(block)
-        monkeypatch.undo()
+        with monkeypatch.context() as patch:
+            patch.setattr(_system, "SYSTEM", FullDisk(room))
+            with pytest.raises(StoreError, match=r"Cannot write .*: the disk is full\."):
+                write(path, written=done)
         reopened, values = go_on(path)
         with reopened:
             assert reopened.finished == ([(0, done[-1][1])] if done else [])
@@ -418,4 +419,4 @@ def test_complement(pairs):
         assert start < stop
         outside[start:stop] = True
     np.testing.assert_array_equal(outside, ~inside)
-    assert all(before[1] < after[0] for before, after in zip(gaps, gaps[1:]))
+    assert all(before[1] < after[0] for before, after in itertools.pairwise(gaps))

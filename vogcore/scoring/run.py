@@ -141,7 +141,8 @@ class GradientPass:
         for start, last in missing:
             while start < last:
                 stop = self._block(raw, start, min(start + self._size, last))
-                finished(start, stop)
+                with self._clock.time("storage"):
+                    finished(start, stop)
                 start = stop
 
     def _block(self, raw: Mapping[str, RawScores], start: int, stop: int) -> int:

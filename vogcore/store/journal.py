@@ -240,9 +240,10 @@ class Journal:
         head = _START.pack(_MAGIC, _VERSION, salt, len(text))
         head += _check(head)
         with self._failing("write"):
-            # Never records behind the start of another run: first the old ones are gone, then there is a new start.
-            _system.SYSTEM.truncate(self._file, 0)
-            _system.SYSTEM.sync(self._file)
+            if _system.SYSTEM.size(self._file):
+                # Never old records behind a new start: first they are gone, then there is another one.
+                _system.SYSTEM.truncate(self._file, 0)
+                _system.SYSTEM.sync(self._file)
             _system.SYSTEM.write(self._file, head, 0)
             _system.SYSTEM.sync(self._file)
             _system.SYSTEM.write(self._file, text + _digest(salt, head, text), len(head))
