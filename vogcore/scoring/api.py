@@ -96,7 +96,8 @@ def score(
         data: examples (N, ...): an array, a path (.npz, .npy, .h5), a pair (x, y) or an example source.
         labels: class index of every example (N,), where ``data`` does not hold them. Not needed for a ``target``
             other than ``"label"``; then examples are normalised by target class and no direction can be measured.
-        out: score file to write.
+        out: score file to write. While the run lasts, ``<out>.partial`` holds what is finished: after a kill or an
+            interrupt the same call goes on from there, with the same bits in the end.
         stages: windows over the checkpoints, name -> slice or list of indices; by default, from six checkpoints on,
             the thirds ``early``, ``middle`` and ``late``. The stage ``all`` is always there.
         of, target, target_checkpoint, channels, channel_axis, reduction, scale, normalise, statistics, moments: how
@@ -114,14 +115,16 @@ def score(
         threads: threads of ONNX Runtime inside an operator; all CPUs by default.
         batch_size: examples in one run of a model.
         memory: bytes for the moments and values of one block of examples. It changes speed, not a bit of the scores,
-            as long as a block holds a batch.
-        overwrite: replace existing files.
+            as long as a block holds a batch, so a run may go on with another one.
+        overwrite: replace existing files, and start anew where an unfinished run cannot go on.
         progress: told how many examples x checkpoints are done.
 
     Returns:
         The scores, in the order of the data; also written to ``out``.
 
     Raises:
+        OutputExistsError: ``out`` exists, another run is writing it, or ``<out>.partial`` is an unfinished run with
+            other data, checkpoints or settings; the message names what differs.
         VogcoreError: one of its kinds, with one sentence that says what is wrong and where. Nothing half-written is
             left at ``out``; scores that cannot be written there in the end go to the temporary folder, and the
             message says so.
