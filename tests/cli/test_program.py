@@ -161,6 +161,7 @@ def test_a_terminal_that_lacks_a_character_is_no_error(scored, tools):
 INTERRUPT = """
 import os, signal
 from vogcore.scoring.progress import ProgressBar
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background is started with it ignored
 ProgressBar.advance = lambda self, count: os.kill(os.getpid(), signal.SIGINT)
 """
 
