@@ -19,6 +19,8 @@ SCORE = [
 
 SIGNAL = """
 import os, signal
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background is started with it ignored
+signal.signal(signal.SIGTERM, signal.SIG_DFL)
 from vogcore.scoring.progress import ProgressBar
 left = [{after}]
 def advance(self, count):

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
-import h5py
 import numpy as np
 import onnx
 import pytest
@@ -14,91 +10,12 @@ from hypothesis import strategies as st
 
 import vogcore
 from vogcore.data import Preprocess
-from vogcore.errors import OutputExistsError, SettingsError, StoreError, VogcoreWarning
+from vogcore.errors import OutputExistsError
 from vogcore.scoring import identity, pace, record, resume
-from vogcore.store import journal
 from vogcore.store.journal import Journal, journal_path
 
 from .models import CNN_SHAPES, FEATURES, IMAGE, MLP_SHAPES, cnn, examples, mlp, mlps, save, walk
-
-N, K, BATCH = 40, 3, 5
-X, Y = examples(N)
-BLOCK = BATCH * FEATURES * (4 + 2 * 8)
-"""Memory for a block of one batch."""
-
-
-class Stop(KeyboardInterrupt):
-    pass
-
-
-class Watch:
-    """Progress that stops a run after so many gradients, or calls something once."""
-
-    def __init__(self, after: int | None = None, call=None) -> None:
-        self.after, self.call, self.done, self.before, self.text = after, call, 0, 0, ""
-
-    def start(self, total, text):
-        self.total = total
-
-    def go_on(self, count, text):
-        self.before, self.text = count, text
-
-    def advance(self, count):
-        self.done += count
-        if self.after is not None and self.done > self.after:
-            raise Stop
-        if self.call is not None:
-            self.call()
-
-    def close(self):
-        pass
-
-
-def score(folder: Path, name: str = "s.h5", **options):
-    given = {
-        "checkpoints": mlps(K), "data": X, "labels": Y, "batch_size": BATCH, "memory": BLOCK, "provider": "cpu",
-        "threads": 1, "out": folder / name,
-    } | options  # fmt: skip
-    return vogcore.score(given.pop("checkpoints"), given.pop("data"), given.pop("labels"), **given)
-
-
-def stopped(folder: Path, after: int = 70, **options) -> Path:
-    """The journal of a run that was stopped after so many gradients."""
-    with pytest.raises(Stop) as caught:
-        score(folder, progress=Watch(after), **options)
-    path = journal_path(folder / "s.h5")
-    assert any(str(path) in note and "the same command goes on from there" in note for note in caught.value.__notes__)
-    return path
-
-
-def content(path: Path) -> dict[str, object]:
-    """Everything in a score file but when and how fast it was made."""
-    found: dict[str, object] = {}
-
-    def add(name, item):
-        if isinstance(item, h5py.Dataset):
-            values = item[()]
-            found[name] = (values.dtype.str, values.shape, values.tobytes())
-        for key, value in item.attrs.items():
-            found[f"{name}@{key}"] = np.asarray(value).tolist() if not isinstance(value, str) else value
-
-    with h5py.File(path) as file:
-        add("", file)
-        file.visititems(add)
-    del found["@created"], found["@timings"]
-    return {key: repr(value) for key, value in found.items()}
-
-
-def same(folder: Path, **options) -> Watch:
-    """Finish what was stopped and compare it with an undisturbed run."""
-    watch = Watch()
-    score(folder, **{"progress": watch} | options)
-    (folder / "whole").mkdir(exist_ok=True)
-    score(folder / "whole", **options | {"overwrite": True})
-    assert content(folder / "s.h5") == content(folder / "whole" / "s.h5")
-    assert not journal_path(folder / "s.h5").exists()
-    return watch
-
+from .stopping import BATCH, BLOCK, K, N, Stop, Watch, X, Y, content, same, score, stopped
 
 IMAGES, IMAGE_LABELS = examples(N, IMAGE)
 RUNS = {
@@ -299,76 +216,6 @@ def test_a_killed_start_is_no_reason_to_refuse(tmp_path):
             score(tmp_path, progress=Watch(0), of="loss")
     assert journal_path(tmp_path / "s.h5").exists()
     assert same(tmp_path).before == 0
-
-
-# The file itself
-
-
-def test_damage_in_the_middle_is_named_and_computed_again(tmp_path):
-    path = stopped(tmp_path)
-    damaged = bytearray(path.read_bytes())
-    at = [index for index in range(len(damaged)) if damaged.startswith(journal._MARKER, index)]
-    damaged[at[1] + 100] ^= 4
-    path.write_bytes(damaged)
-    with pytest.warns(VogcoreWarning, match=r"s\.h5\.partial is damaged; examples 5 to 9 are computed again\."):
-        assert same(tmp_path).before == 3 * BATCH * K
-
-
-def test_a_damaged_start_is_refused_with_advice(tmp_path):
-    path = stopped(tmp_path)
-    damaged = bytearray(path.read_bytes())
-    damaged[100] ^= 4
-    path.write_bytes(damaged)
-    with pytest.raises(OutputExistsError, match=r"\(its description of the run is damaged\); restore that, move"):
-        score(tmp_path)
-    assert path.read_bytes() == damaged
-    assert same(tmp_path, overwrite=True).before == 0
-
-
-@pytest.mark.parametrize("overwrite", [False, True])
-def test_a_file_of_somebody_else_is_never_replaced(overwrite, tmp_path):
-    path = journal_path(tmp_path / "s.h5")
-    path.write_text("mine")
-    with pytest.raises(StoreError, match="is not the journal of an unfinished run"):
-        score(tmp_path, overwrite=overwrite)
-    assert path.read_text() == "mine"
-
-
-def test_outputs_that_get_in_each_others_way_are_refused(tmp_path):
-    for keep, name in (("s.h5.partial", "s.h5"), ("g.h5", "g.h5.partial")):
-        with pytest.raises(SettingsError, match="get in each other's way"):
-            score(tmp_path, name, keep_gradients=tmp_path / keep)
-    assert not list(tmp_path.iterdir())
-
-
-def test_a_second_run_of_the_same_output_is_refused(tmp_path):
-    refused = []
-
-    def second():
-        with pytest.raises(OutputExistsError, match=r"s\.h5\.partial is being written by") as caught:
-            score(tmp_path, overwrite=True)
-        refused.append(str(caught.value))
-
-    score(tmp_path, progress=Watch(call=second))
-    assert len(refused) == N // BATCH * K
-    if os.path.exists("/proc/locks"):
-        assert f"process {os.getpid()};" in refused[0]
-    (tmp_path / "whole").mkdir()
-    score(tmp_path / "whole")
-    assert content(tmp_path / "s.h5") == content(tmp_path / "whole" / "s.h5")
-
-
-def test_a_score_file_that_was_finished_meanwhile_is_found_at_once(tmp_path, monkeypatch):
-    # Between the look at the output and the claim, another run finishes.
-    class Late(Journal):
-        def __init__(self, path):
-            (tmp_path / "s.h5").write_text("theirs")
-            super().__init__(path)
-
-    monkeypatch.setattr(resume, "Journal", Late)
-    with pytest.raises(OutputExistsError, match="exists already"):
-        score(tmp_path)
-    assert [entry.name for entry in tmp_path.iterdir()] == ["s.h5"]
 
 
 # Where blocks end
