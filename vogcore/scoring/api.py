@@ -200,7 +200,19 @@ def score(
             memory,
             batch,
         )
-        step = min(size, batch)
+        models = ModelPass(
+            sessions,
+            source,
+            ids,
+            [c.name for c in found],
+            settings,
+            classes=model.classes,
+            shape=model.gradient_shape,
+            batch=batch,
+            clock=clock,
+            seconds=math.inf if out is None else pace.BLOCK_SECONDS,
+        )
+        raw, step = raw_scores(windows, n), min(size, batch)
         this = identity(
             record,
             infos,
@@ -212,10 +224,10 @@ def score(
             keep=keep_gradients,
             keep_dtype=keep_dtype,
         )
-        goes_on = unfinished.compare(this)
-        writer = None
-        if keep_gradients is not None and not (goes_on and unfinished.has_archive):
-            writer = stack.enter_context(
+        with clock.time("storage"):
+            goes_on = unfinished.begin(this, {**by_name(raw), **models.results()})
+        if keep_gradients is not None and not unfinished.has_archive:
+            models.writer = stack.enter_context(
                 open_writer(
                     goes_on,
                     keep_gradients,
@@ -230,23 +242,8 @@ def score(
                     overwrite=overwrite,
                 )
             )
-            writer.set_checkpoints(infos)
-        models = ModelPass(
-            sessions,
-            source,
-            ids,
-            [c.name for c in found],
-            settings,
-            classes=model.classes,
-            shape=model.gradient_shape,
-            batch=batch,
-            writer=writer,
-            clock=clock,
-            seconds=math.inf if out is None else pace.BLOCK_SECONDS,
-        )
-        raw = raw_scores(windows, n)
-        with clock.time("storage"):
-            missing = unfinished.start(this, {**by_name(raw), **models.results()}, writer, len(found), step)
+            models.writer.set_checkpoints(infos)
+        missing = unfinished.missing(models.writer, len(found), step)
         stack.callback(progress.close)
         tell(progress, missing, n, len(found))
         GradientPass(

@@ -48,7 +48,7 @@ class Unfinished:
     ) -> None:
         self._overwrite, self._keep = overwrite, keep
         self._journal: Journal | None = None
-        self._goes_on = False
+        self._is_new = False
         self._count = 0
         self._writer: Any = None
         check_outputs(out, None, overwrite)
@@ -70,18 +70,33 @@ class Unfinished:
         closed = self._journal is not None and self._journal.closed
         return closed and self._keep is not None and os.path.exists(self._keep)
 
-    def compare(self, identity: Mapping[str, Any]) -> bool:
-        """Whether an earlier run of this identity goes on; where it is another one, start anew or refuse.
+    @property
+    def _began_archive(self) -> bool:
+        """Whether the run of the journal keeps its gradients: its archive is taken up again with the journal alone."""
+        run = self._journal.run if self._journal is not None else None
+        return _ARCHIVES_RESUME and run is not None and run.get("settings", {}).get("keep_gradients") is not None
+
+    def begin(self, identity: Mapping[str, Any], arrays: Mapping[str, npt.NDArray]) -> bool:
+        """Go on with an earlier run of this identity; where it is another one, start anew or refuse.
 
         Args:
             identity: see :func:`vogcore.scoring.identity.identity`.
+            arrays: results of all examples by name, the last axis over the examples; finished ones are filled in.
+
+        Returns:
+            Whether an earlier run goes on.
 
         Raises:
             OutputExistsError: the journal is that of another run; the message names what differs.
+            StoreError: the journal cannot be read or written.
         """
+        count = next(iter(arrays.values())).shape[-1]
         journal = self._journal
-        if journal is None or journal.is_worthless:
-            self._goes_on = journal is not None and journal.run == as_stored(identity)
+        if journal is None:
+            self._count = count
+            return False
+        if journal.is_worthless and not self._began_archive:
+            goes_on = journal.run == as_stored(identity)
         else:
             problem = journal.problem
             if problem is None and journal.run is not None:
@@ -91,32 +106,12 @@ class Unfinished:
                     f"{journal.path} holds an unfinished run that this command cannot go on with ({problem}); restore "
                     "that, move the file away, or start anew (overwrite=True, on the command line --overwrite)."
                 )
-            self._goes_on = not problem
-        return self._goes_on and (self._keep is None or _ARCHIVES_RESUME)
-
-    def start(
-        self, identity: Mapping[str, Any], arrays: Mapping[str, npt.NDArray], writer: Any, checkpoints: int, step: int
-    ) -> list[tuple[int, int]]:
-        """Read what is finished.
-
-        Args:
-            identity: as for :meth:`compare`.
-            arrays: results of all examples by name, the last axis over the examples; finished ones are filled in.
-            writer: writer of the archive, or None.
-            checkpoints: how many there are.
-            step: examples in one run of a model.
-
-        Returns:
-            Runs (start, stop) of examples that are missing, cut where runs of a model begin.
-        """
-        self._count = next(iter(arrays.values())).shape[-1]
-        self._writer = writer
-        journal = self._journal
-        if journal is None:
-            return [(0, self._count)]
-        if not self._goes_on or (self._keep is not None and not _ARCHIVES_RESUME):
+            goes_on = not problem
+        self._count = count
+        if not goes_on or (self._keep is not None and not _ARCHIVES_RESUME):
+            self._is_new = True
             journal.begin(identity, arrays)
-            return [(0, self._count)]
+            return False
         if journal.damaged:
             warnings.warn(
                 f"{journal.path} is damaged; examples {_ranges(journal.damaged)} are computed again.",
@@ -124,7 +119,23 @@ class Unfinished:
                 stacklevel=3,
             )
         journal.resume(arrays)
-        missing = complement(journal.finished, self._count)
+        return True
+
+    def missing(self, writer: Any, checkpoints: int, step: int) -> list[tuple[int, int]]:
+        """What has to be computed.
+
+        Args:
+            writer: writer of the archive, or None.
+            checkpoints: how many there are.
+            step: examples in one run of a model.
+
+        Returns:
+            Runs (start, stop) of examples, cut where runs of a model begin.
+        """
+        self._writer = writer
+        if self._journal is None or not self._journal.finished:
+            return [(0, self._count)]
+        missing = complement(self._journal.finished, self._count)
         if writer is not None:
             for checkpoint in range(checkpoints):
                 missing += writer.missing(checkpoint)
@@ -145,9 +156,9 @@ class Unfinished:
 
     def _let_go(self) -> None:
         assert self._journal is not None
-        # An archive that was begun is taken up again with the journal alone.
-        begun = self._journal.run is not None and self._keep is not None and _ARCHIVES_RESUME
-        if self._journal.is_worthless and not begun:
+        # An archive that was begun is lost without its journal.
+        archive = self._began_archive and (self._writer is not None or not self._is_new)
+        if self._journal.is_worthless and not archive:
             self._journal.remove()
         else:
             self._journal.close()
@@ -178,7 +189,7 @@ def open_writer(goes_on: bool, *arguments: Any, **options: Any) -> GradientWrite
     """A writer of the archive that takes up what an earlier run wrote where ``goes_on``.
 
     Args:
-        goes_on: what :meth:`Unfinished.compare` said.
+        goes_on: what :meth:`Unfinished.begin` said.
         arguments, options: of :class:`vogcore.GradientWriter`.
     """
     if goes_on:

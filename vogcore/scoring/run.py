@@ -10,7 +10,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +24,7 @@ from vogcore.scoring.pace import Pace
 from vogcore.scoring.progress import Progress
 from vogcore.scoring.sessions import Sessions
 from vogcore.scoring.settings import Settings
+from vogcore.store import GradientWriter
 
 __all__ = ["Blocks", "Clock", "GradientPass", "ModelPass", "block_size"]
 
@@ -193,6 +194,9 @@ class ModelPass:
     """Gradients computed from checkpoints, with what the logits tell on the way.
 
     A block ends where it has taken about ``seconds``.
+
+    Attributes:
+        writer: where the gradients and logits are kept on the way; None, until one is set.
     """
 
     def __init__(
@@ -206,18 +210,18 @@ class ModelPass:
         classes: int,
         shape: tuple[int, ...],
         batch: int,
-        writer: Any,
         clock: Clock,
         seconds: float = math.inf,
     ) -> None:
         n, k = len(source), len(names)
         self.names = names
+        self.writer: GradientWriter | None = None
         self.predicted = np.empty((k, n), np.int32)
         self.probability = np.full((k, n), np.nan, np.float32)
         self.loss = np.full(n, np.nan)
         self.targets = np.empty(n, np.int64)
         self._sessions, self._source, self._ids, self._settings = sessions, source, ids, settings
-        self._classes, self._shape, self._batch, self._writer, self._clock = classes, shape, batch, writer, clock
+        self._classes, self._shape, self._batch, self._clock = classes, shape, batch, clock
         self._labels = source.labels
         self._start = self.stop = 0
         self._pace = Pace(seconds)
@@ -294,10 +298,10 @@ class ModelPass:
                     f"{self._shape} was expected; score checkpoints of one training run only."
                 )
             self._note(checkpoint, position, logits)
-            if self._writer is not None:
+            if self.writer is not None:
                 with self._clock.time("storage"):
-                    self._writer.write(checkpoint, position, gradients)
-                    self._writer.write_logits(checkpoint, position, logits)
+                    self.writer.write(checkpoint, position, gradients)
+                    self.writer.write_logits(checkpoint, position, logits)
             yield position, gradients
 
     def _note(self, checkpoint: int, position: int, logits: npt.NDArray) -> None:
