@@ -206,7 +206,7 @@ def test_a_full_disk_ends_a_run_that_keeps_gradients(tmp_path):
     result = python(FULL_ARCHIVE, tmp_path / "out", tmp_path / "run")
     assert result.returncode == 0, result.stderr
     assert "g.h5.partial: the file would be larger" in result.stdout
-    assert {path.name for path in (tmp_path / "out").iterdir()} <= {"g.h5.partial"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} <= {"g.h5.partial", "s.h5.partial"}
 
 
 SLOW = """
@@ -243,7 +243,7 @@ def test_a_kill_in_the_middle_leaves_no_file_under_a_final_name(tmp_path):
         process.send_signal(signal.SIGKILL)
         process.wait()
         process.stdout.close()
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["g.h5.partial"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["g.h5.partial", "s.h5.partial"]
     with pytest.raises(StoreError):
         open_gradients(tmp_path / "out" / "g.h5.partial")
 
@@ -259,7 +259,7 @@ def test_a_file_that_appears_during_the_run_is_not_replaced(tmp_path, tmp_path_f
     with pytest.raises(OutputExistsError, match=r"s\.h5"):
         vogcore.score(mlps(3), X, Y, out=out, progress=Rival(1000))
     assert out.read_text() == "theirs"
-    assert [path.name for path in tmp_path.iterdir()] == ["s.h5"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["s.h5", "s.h5.partial"]
 
 
 def test_timings_are_those_of_the_run(tmp_path):
@@ -290,7 +290,13 @@ def test_scores_that_cannot_be_written_in_the_end_are_kept_elsewhere(tmp_path, m
     assert str(kept) in str(caught.value)
     monkeypatch.undo()
     np.testing.assert_array_equal(vogcore.open_scores(kept).vog, vogcore.score(mlps(3), X, Y).vog)
-    assert list(out.parent.iterdir()) == []
+    # What was computed is here too: the same command needs nothing but the room.
+    assert [path.name for path in out.parent.iterdir()] == ["s.h5.partial"]
+    progress = Interrupt(60)
+    scores = vogcore.score(mlps(3), X, Y, out=out, progress=progress)
+    assert progress.left == 0  # told that all were done, and then nothing more
+    np.testing.assert_array_equal(scores.vog, vogcore.open_scores(kept).vog)
+    assert [path.name for path in out.parent.iterdir()] == ["s.h5"]
 
 
 def test_no_empty_folder_is_left_where_scores_can_be_kept_nowhere(tmp_path, monkeypatch):
@@ -300,6 +306,9 @@ def test_no_empty_folder_is_left_where_scores_can_be_kept_nowhere(tmp_path, monk
         raise StoreError(f"Cannot write {path}: the disk is full.")
 
     monkeypatch.setattr(_paths, "write_whole", full)
-    with pytest.raises(StoreError, match=r"s\.h5: the disk is full\.$"):
+    with pytest.raises(StoreError, match=r"s\.h5: the disk is full\.") as caught:
         vogcore.score(mlps(3), X, Y, out=tmp_path / "s.h5")
-    assert list(tmp_path.iterdir()) == []
+    assert str(caught.value).endswith("s.h5: the disk is full.")
+    (note,) = caught.value.__notes__
+    assert note.startswith(f"What is finished (20 of 20 examples) is kept in {tmp_path / 's.h5.partial'};")
+    assert [path.name for path in tmp_path.iterdir()] == ["s.h5.partial"]

@@ -50,6 +50,34 @@ def test_a_run_reports_every_example_at_every_checkpoint():
     assert len(stream.getvalue().splitlines()) == 1
 
 
+def test_what_an_earlier_run_did_does_not_count_for_the_rate(monkeypatch):
+    now = iter([0.0, *np.arange(10.0, 1000.0, 10)])
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(now))
+    stream = io.StringIO()
+    with ProgressBar(stream, interval=5) as bar:
+        bar.start(4000, "scoring")
+        bar.go_on(3000, "Going on.")
+        bar.advance(500)
+        bar.advance(500)
+    lines = stream.getvalue().splitlines()
+    assert lines[0] == "Going on."
+    assert lines[1] == "scoring: 3,500 of 4,000 gradients (88%), 25/s, 0:20 so far, 0:20 left"
+    assert lines[-1].startswith("scoring: 4,000 of 4,000 gradients (100%)")
+
+
+def test_a_bar_begins_where_the_earlier_run_ended():
+    stream = Terminal()
+    with ProgressBar(stream) as bar:
+        bar.start(4000, "scoring")
+        bar.go_on(3000, "Going on.")
+        assert (bar._bar.n, bar._bar.initial) == (3000, 3000)
+        bar.advance(1000)
+    text = stream.getvalue()
+    assert "Going on.\n" in text
+    assert "75%" in text
+    assert "scoring: 100%" in text
+
+
 def test_a_bar_that_never_began_says_nothing():
     stream = io.StringIO()
     ProgressBar(stream).close()

@@ -1,17 +1,20 @@
 """The command line: one module for each command.
 
 Exit status: 0 done; 1 checked, and the answer is no (check-model); 2 bad input or usage, said in one sentence on
-standard error; 130 interrupted; 141 the reader of standard output went away. Results go to standard output, progress
-and warnings to standard error.
+standard error; 130 interrupted; 141 the reader of standard output went away; 143 terminated. Results go to standard
+output, progress and warnings to standard error.
 """
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
+import signal
 import sys
+import threading
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib import import_module
 from typing import Any
 
@@ -44,21 +47,43 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with warnings.catch_warnings():
             warnings.simplefilter("always", VogcoreWarning)
             warnings.showwarning = _show_warning
-            status = int(options.run(options) or 0)
+            with _terminable():
+                status = int(options.run(options) or 0)
         sys.stdout.flush()  # here, where a reader that went away is not yet an error at exit
         return status
     except VogcoreError as error:
         return fail(_with_notes(str(error), error))
     except KeyboardInterrupt as error:
-        what = "interrupted; no score file was written." if command == "score" else "interrupted."
+        what = "terminated" if isinstance(error, _Terminated) else "interrupted"
+        what += "; no score file was written." if command == "score" else "."
         print(f"vogcore: {printable(_with_notes(what, error))}", file=sys.stderr)
-        return 130
+        return 143 if isinstance(error, _Terminated) else 130
     except MemoryError as error:
         return fail(_with_notes("There is not enough memory; try a smaller --batch-size or --memory.", error))
     except BrokenPipeError:
         # The reader of a pipe (head, less) left early. Python would complain again when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM, which schedulers send before they kill: it ends a command as Ctrl-C does."""
+
+
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    def end(number: int, frame: Any) -> None:
+        raise _Terminated
+
+    # Handlers can be set in the main thread alone, and one that a program has set is its own business.
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _parser() -> Parser:

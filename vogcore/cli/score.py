@@ -47,8 +47,16 @@ def add_parser(commands: Any) -> None:
     what.add_argument("--data", metavar="FILE", help="examples: .npz (x, y), .npy, or HDF5 (x, y), read as needed")
     what.add_argument("--labels", metavar="NPY", help="class indices, where the data file does not hold them")
     what.add_argument("--gradients", metavar="H5", help="score this gradient archive instead of checkpoints")
-    what.add_argument("-o", "--output", required=True, metavar="H5", help="score file to write")
-    what.add_argument("--overwrite", action="store_true", help="replace files that exist")
+    what.add_argument(
+        "-o",
+        "--output",
+        required=True,
+        metavar="H5",
+        help="score file to write; what an interrupted run has finished is beside it, in H5.partial",
+    )
+    what.add_argument(
+        "--overwrite", action="store_true", help="replace files that exist, and an unfinished run of something else"
+    )
     what.add_argument("--keep-gradients", metavar="H5", help="also write all gradients to this archive")
     what.add_argument(
         "--keep-dtype",

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Iterable
+from typing import Any
 
 import onnx
 from onnx import TensorProto
 
-__all__ = ["LARGE", "nbytes", "shell", "weights_nbytes"]
+__all__ = ["LARGE", "nbytes", "shell", "structure_digest", "weights_nbytes"]
 
 LARGE = 1024
 """Bytes from which a weight counts as large. Smaller ones (shapes, axes, scales) matter to inference."""
@@ -29,6 +31,32 @@ def shell(model: onnx.ModelProto) -> onnx.ModelProto:
     _copy_fields(model, copy, leave_out="graph")
     _copy_fields(model.graph, copy.graph, leave_out="initializer")
     return copy
+
+
+def structure_digest(model: onnx.ModelProto) -> str:
+    """Hex SHA-256 of all that a model computes apart from its large weights, of which names and shapes count.
+
+    Notes, names of nodes and recorded shapes do not count.
+    """
+    digest = hashlib.sha256()
+
+    def add(*parts: Any) -> None:
+        digest.update(repr(parts).encode())
+
+    add([(opset.domain, opset.version) for opset in model.opset_import])
+    for value in (*model.graph.input, *model.graph.output):
+        digest.update(value.SerializeToString(deterministic=True))
+    for function in model.functions:
+        digest.update(function.SerializeToString(deterministic=True))
+    for node in model.graph.node:
+        add(node.domain, node.op_type, list(node.input), list(node.output))
+        for attribute in sorted(node.attribute, key=lambda attribute: attribute.name):
+            digest.update(attribute.SerializeToString(deterministic=True))
+    for tensor in model.graph.initializer:
+        add(tensor.name, tensor.data_type, list(tensor.dims))
+        if nbytes(tensor) < LARGE:
+            digest.update(tensor.SerializeToString(deterministic=True))
+    return digest.hexdigest()
 
 
 def nbytes(tensor: onnx.TensorProto) -> int:

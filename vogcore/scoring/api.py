@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
-import shutil
-import tempfile
 import warnings
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -14,13 +13,17 @@ import numpy as np
 
 from vogcore import kernels
 from vogcore.data import Preprocess, open_source
-from vogcore.errors import StoreError, VogcoreWarning
+from vogcore.errors import VogcoreWarning
 from vogcore.runtime import choose_provider
-from vogcore.scoring.assemble import Run, assemble
+from vogcore.scoring import pace
+from vogcore.scoring.assemble import Run
 from vogcore.scoring.checkpoints import Checkpoints, find_checkpoints
+from vogcore.scoring.finish import finish
+from vogcore.scoring.identity import identity
 from vogcore.scoring.inputs import (
     archive_targets,
     check_count,
+    check_distinct,
     check_outputs,
     check_target_checkpoint,
     choose_batch,
@@ -28,16 +31,17 @@ from vogcore.scoring.inputs import (
     choose_examples,
     predictions_from_logits,
 )
-from vogcore.scoring.moments import BlockMoments
+from vogcore.scoring.moments import BlockMoments, by_name, raw_scores
 from vogcore.scoring.progress import Progress, Silent
 from vogcore.scoring.record import gradients_record, model_record
+from vogcore.scoring.resume import Unfinished, open_writer, tell
 from vogcore.scoring.run import Clock, GradientPass, ModelPass, block_size
 from vogcore.scoring.sessions import Sessions
 from vogcore.scoring.settings import MOST_THREADS, Settings, choose_channel_axis
 from vogcore.scoring.sources import open_gradients_of
 from vogcore.scoring.stages import StageSpec, resolve_stages
 from vogcore.scoring.stored import check_statistics, open_statistics, require_statistics
-from vogcore.store import CheckpointInfo, GradientWriter, Scores
+from vogcore.store import CheckpointInfo, Scores
 
 __all__ = ["score", "score_gradients"]
 
@@ -92,7 +96,8 @@ def score(
         data: examples (N, ...): an array, a path (.npz, .npy, .h5), a pair (x, y) or an example source.
         labels: class index of every example (N,), where ``data`` does not hold them. Not needed for a ``target``
             other than ``"label"``; then examples are normalised by target class and no direction can be measured.
-        out: score file to write.
+        out: score file to write. While the run lasts, ``<out>.partial`` holds what is finished: after a kill or an
+            interrupt the same call goes on from there, with the same bits in the end.
         stages: windows over the checkpoints, name -> slice or list of indices; by default, from six checkpoints on,
             the thirds ``early``, ``middle`` and ``late``. The stage ``all`` is always there.
         of, target, target_checkpoint, channels, channel_axis, reduction, scale, normalise, statistics, moments: how
@@ -110,14 +115,16 @@ def score(
         threads: threads of ONNX Runtime inside an operator; all CPUs by default.
         batch_size: examples in one run of a model.
         memory: bytes for the moments and values of one block of examples. It changes speed, not a bit of the scores,
-            as long as a block holds a batch.
-        overwrite: replace existing files.
+            as long as a block holds a batch, so a run may go on with another one.
+        overwrite: replace existing files, and start anew where an unfinished run cannot go on.
         progress: told how many examples x checkpoints are done.
 
     Returns:
         The scores, in the order of the data; also written to ``out``.
 
     Raises:
+        OutputExistsError: ``out`` exists, another run is writing it, or ``<out>.partial`` is an unfinished run with
+            other data, checkpoints or settings; the message names what differs.
         VogcoreError: one of its kinds, with one sentence that says what is wrong and where. Nothing half-written is
             left at ``out``; scores that cannot be written there in the end go to the temporary folder, and the
             message says so.
@@ -136,10 +143,10 @@ def score(
     )
     progress = progress if progress is not None else Silent()
     clock = Clock()
-    check_outputs(out, keep_gradients, overwrite)
+    check_distinct(out, keep_gradients)
     batch_size, threads = check_count("batch_size", batch_size), check_count("threads", threads, MOST_THREADS)
     stored = open_statistics(settings)
-    with contextlib.ExitStack() as stack:
+    with Unfinished(out, keep_gradients, overwrite) as unfinished, contextlib.ExitStack() as stack:
         source = open_source(
             data,
             labels,
@@ -193,10 +200,36 @@ def score(
             memory,
             batch,
         )
-        writer = None
-        if keep_gradients is not None:
-            writer = stack.enter_context(
-                GradientWriter(
+        models = ModelPass(
+            sessions,
+            source,
+            ids,
+            [c.name for c in found],
+            settings,
+            classes=model.classes,
+            shape=model.gradient_shape,
+            batch=batch,
+            clock=clock,
+            seconds=math.inf if out is None else pace.BLOCK_SECONDS,
+        )
+        raw, step = raw_scores(windows, n), min(size, batch)
+        this = identity(
+            record,
+            infos,
+            ids,
+            classes,
+            threads=sessions.threads,
+            rows=step,
+            graphs=sessions.structure,
+            keep=keep_gradients,
+            keep_dtype=keep_dtype,
+        )
+        with clock.time("storage"):
+            goes_on = unfinished.begin(this, {**by_name(raw), **models.results()})
+        if keep_gradients is not None and not unfinished.has_archive:
+            models.writer = stack.enter_context(
+                open_writer(
+                    goes_on,
                     keep_gradients,
                     n,
                     model.gradient_shape,
@@ -209,22 +242,11 @@ def score(
                     overwrite=overwrite,
                 )
             )
-            writer.set_checkpoints(infos)
+            models.writer.set_checkpoints(infos)
+        missing = unfinished.missing(models.writer, len(found), step)
         stack.callback(progress.close)
-        progress.start(n * len(found), "scoring")
-        models = ModelPass(
-            sessions,
-            source,
-            ids,
-            [c.name for c in found],
-            settings,
-            classes=model.classes,
-            shape=model.gradient_shape,
-            batch=batch,
-            writer=writer,
-            clock=clock,
-        )
-        raw = GradientPass(
+        tell(progress, missing, n, len(found))
+        GradientPass(
             models,
             ids=ids,
             shape=model.gradient_shape,
@@ -234,24 +256,26 @@ def score(
             size=size,
             progress=progress,
             clock=clock,
-        ).run()
-    run = Run(
-        labels=source.labels if source.labels is not None else np.full(n, -1, np.int64),
-        groups=source.labels if source.labels is not None else models.targets,
-        ids=ids,
-        classes=classes,
-        checkpoints=infos,
-        stages=windows,
-        raw=raw,
-        eps=float(np.finfo(model.gradient_dtype).eps),
-        targets=models.targets,
-        predictions_class=models.predicted,
-        predictions_label_probability=models.probability if source.labels is not None else None,
-        loss=models.loss if source.labels is not None else None,
-        warnings=notes,
-        timings=clock.seconds,
-    )
-    return _finish(run, settings, record, stored, clock, out, overwrite)
+        ).run(raw, missing, unfinished.finished)
+        unfinished.end()
+        stack.close()  # the archive gets its name before the scores do
+        run = Run(
+            labels=source.labels if source.labels is not None else np.full(n, -1, np.int64),
+            groups=source.labels if source.labels is not None else models.targets,
+            ids=ids,
+            classes=classes,
+            checkpoints=infos,
+            stages=windows,
+            raw=raw,
+            eps=float(np.finfo(model.gradient_dtype).eps),
+            targets=models.targets,
+            predictions_class=models.predicted,
+            predictions_label_probability=models.probability if source.labels is not None else None,
+            loss=models.loss if source.labels is not None else None,
+            warnings=notes,
+            timings=clock.seconds,
+        )
+        return finish(run, settings, record, stored, clock, out, overwrite)
 
 
 def score_gradients(
@@ -338,7 +362,8 @@ def score_gradients(
         size = block_size(n, 0, pixels, BlockMoments.sets(windows), itemsize, memory, source.block_size)
         stack.callback(progress.close)
         progress.start(n * len(source.names), "scoring")
-        raw = GradientPass(
+        raw = raw_scores(windows, n)
+        GradientPass(
             source,
             ids=run_ids,
             shape=source.shape,
@@ -348,7 +373,7 @@ def score_gradients(
             size=size,
             progress=progress,
             clock=clock,
-        ).run()
+        ).run(raw, [(0, n)])
         predicted, probability, loss = predictions_from_logits(archive, run_labels)
         groups = run_labels if run_labels is not None else np.zeros(n, np.int64)
         if archive is not None and classes_from == "target":
@@ -368,39 +393,4 @@ def score_gradients(
         warnings=notes,
         timings=clock.seconds,
     )
-    return _finish(run, settings, record, stored, clock, out, overwrite)
-
-
-def _finish(
-    run: Run,
-    settings: Settings,
-    record: dict[str, Any],
-    stored: Scores | None,
-    clock: Clock,
-    out: str | os.PathLike[str] | None,
-    overwrite: bool,
-) -> Scores:
-    scores = assemble(run, settings, record, stored)
-    if out is not None:
-        scores.timings = clock.total()  # what the file itself cost cannot be in the file
-        with clock.time("storage"):
-            _save(scores, out, overwrite)
-    scores.timings = clock.total()
-    return scores
-
-
-def _save(scores: Scores, out: str | os.PathLike[str], overwrite: bool) -> None:
-    """Write the score file; where that fails after all, hours of work go to the temporary folder instead of nowhere."""
-    try:
-        scores.save(out, overwrite=overwrite)
-    except StoreError as error:
-        folder = None
-        try:
-            folder = tempfile.mkdtemp(prefix="vogcore-scores-")
-            scores.save(os.path.join(folder, "scores.h5"))
-        except (OSError, StoreError):
-            if folder is not None:
-                shutil.rmtree(folder, ignore_errors=True)
-            raise error from None
-        error.args = (f"{str(error).rstrip('.')}; the scores are kept in {scores.path}, move them from there.",)
-        raise
+    return finish(run, settings, record, stored, clock, out, overwrite)

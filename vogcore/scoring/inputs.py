@@ -20,6 +20,7 @@ from vogcore.store import GradientArchive, check_output
 __all__ = [
     "archive_targets",
     "check_count",
+    "check_distinct",
     "check_outputs",
     "check_target_checkpoint",
     "choose_batch",
@@ -39,8 +40,20 @@ def check_outputs(out: str | os.PathLike[str] | None, keep: str | os.PathLike[st
     for path in (out, keep):
         if path is not None:
             check_output(path, overwrite)
-    if out is not None and keep is not None and os.path.abspath(out) == os.path.abspath(keep):
+
+
+def check_distinct(out: str | os.PathLike[str] | None, keep: str | os.PathLike[str] | None) -> None:
+    """Refuse outputs that would be one file, or where one is what the other is called until it is complete."""
+    if out is None or keep is None:
+        return
+    first, second = os.path.abspath(out), os.path.abspath(keep)
+    if first == second:
         raise SettingsError(f"The scores and the gradients cannot both be written to {os.fspath(out)}.")
+    if f"{first}.partial" == second or first == f"{second}.partial":
+        raise SettingsError(
+            f"{os.fspath(out)} and {os.fspath(keep)} get in each other's way, since an unfinished file is called "
+            ".partial; choose another name."
+        )
 
 
 def check_target_checkpoint(settings: Settings, count: int) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -11,7 +11,7 @@ import numpy.typing as npt
 from vogcore import kernels
 from vogcore.scoring.stages import segments
 
-__all__ = ["BlockMoments", "RawScores"]
+__all__ = ["BlockMoments", "RawScores", "by_name", "raw_scores"]
 
 
 @dataclass
@@ -22,6 +22,20 @@ class RawScores:
     """Raw VoG (B,): the mean over pixels of the standard deviation (or variance) over the stage's checkpoints."""
     magnitude: npt.NDArray[np.float64]
     """Mean absolute gradient (B,) over the same checkpoints and pixels."""
+
+
+def raw_scores(stages: Iterable[str], count: int) -> dict[str, RawScores]:
+    """Room for the raw scores of ``count`` examples at every stage."""
+    return {name: RawScores(np.empty(count), np.empty(count)) for name in stages}
+
+
+def by_name(raw: Mapping[str, RawScores]) -> dict[str, npt.NDArray[np.float64]]:
+    """The arrays of all stages, each under a name of its own."""
+    return {
+        f"{kind}/{name}": values
+        for name, part in raw.items()
+        for kind, values in (("vog", part.vog), ("magnitude", part.magnitude))
+    }
 
 
 @dataclass
@@ -88,6 +102,12 @@ class BlockMoments:
         for buffer in self._buffers.values():
             buffer.count = 0
         self._position = 0
+
+    def shorten(self, size: int) -> None:
+        """The block ends after ``size`` examples; possible until the first checkpoint has ended."""
+        self._size = size
+        for stage in self._results.values():
+            stage.magnitude = stage.magnitude[:size]
 
     def add(self, checkpoint: int, start: int, gradients: npt.NDArray) -> npt.NDArray[np.float64]:
         """Add one batch of gradients (b, ...) of one checkpoint, examples ``start`` on within the block.

@@ -26,6 +26,8 @@ class Progress(Protocol):
     def close(self) -> None:
         """The run ended, completely or not."""
 
+    # Optional: go_on(count, text), called instead of advance(count) for what an earlier run had done.
+
 
 class Silent:
     """No progress."""
@@ -52,13 +54,13 @@ class ProgressBar:
         self._stream = stream if stream is not None else sys.stderr
         self._interval = interval
         self._bar: Any = None
-        self._total = self._done = 0
+        self._total = self._done = self._before = 0
         self._started = self._printed = 0.0
         self._text = ""
 
     def start(self, total: int, text: str) -> None:
         """See :class:`Progress`."""
-        self._total, self._done, self._text = total, 0, text
+        self._total, self._done, self._before, self._text = total, 0, 0, text
         self._started = self._printed = time.monotonic()
         if self._stream.isatty():
             from tqdm import tqdm  # a dependency for terminals only: do not load it for a log file
@@ -72,6 +74,16 @@ class ProgressBar:
             return os.get_terminal_size(self._stream.fileno()).columns
         except (OSError, ValueError):
             return 0
+
+    def go_on(self, count: int, text: str) -> None:
+        """``count`` were done by an earlier run, which does not count for the rate; says ``text``."""
+        self._done = self._before = count
+        if self._bar is None:
+            print(text, file=self._stream, flush=True)
+        else:
+            self._bar.write(text, file=self._stream)
+            self._bar.initial = self._bar.n = count
+            self._bar.refresh()
 
     def advance(self, count: int) -> None:
         """See :class:`Progress`."""
@@ -92,7 +104,7 @@ class ProgressBar:
     def _line(self) -> None:
         self._printed = time.monotonic()
         seconds = max(self._printed - self._started, 1e-9)
-        rate = self._done / seconds
+        rate = (self._done - self._before) / seconds
         rest = "" if self._done >= self._total else f", {_clock((self._total - self._done) / max(rate, 1e-9))} left"
         share = 100 * self._done / max(self._total, 1)
         print(

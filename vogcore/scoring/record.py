@@ -18,7 +18,7 @@ from vogcore.scoring.stored import AS_MADE
 
 __all__ = ["gradients_record", "model_record", "versions"]
 
-_PACKAGES = ("numpy", "numba", "onnx", "onnx-ir", "onnxruntime", "onnxruntime-gpu", "h5py")
+_PACKAGES = ("numpy", "numba", "llvmlite", "onnx", "onnx-ir", "onnxruntime", "onnxruntime-gpu", "h5py")
 _OF_THE_GRADIENTS = ("of", "target", "target_checkpoint", "data", "preprocess", "wrt")
 """Settings that were decided when an archive's gradients were computed."""
 

@@ -6,10 +6,11 @@ scores and predictions themselves.
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -19,11 +20,18 @@ from vogcore._types import ExampleSource
 from vogcore.errors import CheckpointError, GradientError, SettingsError
 from vogcore.scoring.companions import label_loss
 from vogcore.scoring.moments import BlockMoments, RawScores
+from vogcore.scoring.pace import Pace
 from vogcore.scoring.progress import Progress
 from vogcore.scoring.sessions import Sessions
 from vogcore.scoring.settings import Settings
+from vogcore.store import GradientWriter
 
 __all__ = ["Blocks", "Clock", "GradientPass", "ModelPass", "block_size"]
+
+_READ_BYTES = 32 << 20
+"""Examples are read in runs of about so many bytes: few reads, and little read in vain where a block ends early."""
+_FORWARD_COST = 1 / 3
+"""Time of a forward pass in units of a gradient pass, roughly."""
 
 
 class Clock:
@@ -52,6 +60,8 @@ class Blocks(Protocol):
 
     names: Sequence[str]
     """Name of every checkpoint, for messages."""
+    stop: int
+    """Where the block ends: as :meth:`begin` was told, or before, which is decided until the first checkpoint ends."""
 
     def begin(self, start: int, stop: int) -> None:
         """The examples ``start`` to ``stop`` come next, at every checkpoint in turn."""
@@ -113,32 +123,50 @@ class GradientPass:
             dtype=settings.moments,
         )
 
-    def run(self) -> dict[str, RawScores]:
-        """Raw scores of every stage, in the order of the data set.
+    def run(
+        self,
+        raw: Mapping[str, RawScores],
+        missing: Sequence[tuple[int, int]],
+        finished: Callable[[int, int], None] = lambda start, stop: None,
+    ) -> None:
+        """Score examples.
+
+        Args:
+            raw: where the scores of every stage go, in the order of the data set.
+            missing: runs (start, stop) of examples to score.
+            finished: called with the first and one past the last example of every block, once it is scored.
 
         Raises:
             GradientError: a gradient is not finite; the message names the checkpoint and the example.
         """
-        n = len(self._ids)
-        raw = {name: RawScores(np.empty(n), np.empty(n)) for name in self._stages}
-        for start in range(0, n, self._size):
-            stop = min(start + self._size, n)
-            self._source.begin(start, stop)
-            self._moments.start(stop - start)
-            for checkpoint in range(len(self._source.names)):
-                for position, gradients in self._source.batches(checkpoint):
-                    with self._clock.time("kernels"):
-                        magnitude = self._moments.add(checkpoint, position - start, gradients)
-                    self._require_finite(magnitude, checkpoint, position)
-                    self._progress.advance(len(gradients))
+        for start, last in missing:
+            while start < last:
+                stop = self._block(raw, start, min(start + self._size, last))
+                with self._clock.time("storage"):
+                    finished(start, stop)
+                start = stop
+
+    def _block(self, raw: Mapping[str, RawScores], start: int, stop: int) -> int:
+        """Score a block of examples; returns where it ended."""
+        self._source.begin(start, stop)
+        self._moments.start(stop - start)
+        for checkpoint in range(len(self._source.names)):
+            for position, gradients in self._source.batches(checkpoint):
                 with self._clock.time("kernels"):
-                    self._moments.end(checkpoint)
+                    magnitude = self._moments.add(checkpoint, position - start, gradients)
+                self._require_finite(magnitude, checkpoint, position)
+                self._progress.advance(len(gradients))
+            if checkpoint == 0 and self._source.stop < stop:
+                stop = self._source.stop
+                self._moments.shorten(stop - start)
             with self._clock.time("kernels"):
-                for name, part in self._moments.results().items():
-                    self._require_finite_scores(part.vog, name, start)
-                    raw[name].vog[start:stop] = part.vog
-                    raw[name].magnitude[start:stop] = part.magnitude
-        return raw
+                self._moments.end(checkpoint)
+        with self._clock.time("kernels"):
+            for name, part in self._moments.results().items():
+                self._require_finite_scores(part.vog, name, start)
+                raw[name].vog[start:stop] = part.vog
+                raw[name].magnitude[start:stop] = part.magnitude
+        return stop
 
     def _require_finite(self, magnitude: npt.NDArray[np.float64], checkpoint: int, position: int) -> None:
         finite = np.isfinite(magnitude)
@@ -163,7 +191,13 @@ class GradientPass:
 
 
 class ModelPass:
-    """Gradients computed from checkpoints, with what the logits tell on the way."""
+    """Gradients computed from checkpoints, with what the logits tell on the way.
+
+    A block ends where it has taken about ``seconds``.
+
+    Attributes:
+        writer: where the gradients and logits are kept on the way; None, until one is set.
+    """
 
     def __init__(
         self,
@@ -176,57 +210,87 @@ class ModelPass:
         classes: int,
         shape: tuple[int, ...],
         batch: int,
-        writer: Any,
         clock: Clock,
+        seconds: float = math.inf,
     ) -> None:
         n, k = len(source), len(names)
         self.names = names
+        self.writer: GradientWriter | None = None
         self.predicted = np.empty((k, n), np.int32)
         self.probability = np.full((k, n), np.nan, np.float32)
         self.loss = np.full(n, np.nan)
         self.targets = np.empty(n, np.int64)
         self._sessions, self._source, self._ids, self._settings = sessions, source, ids, settings
-        self._classes, self._shape, self._batch, self._writer, self._clock = classes, shape, batch, writer, clock
+        self._classes, self._shape, self._batch, self._clock = classes, shape, batch, clock
         self._labels = source.labels
-        self._start = self._stop = 0
-        self._x: npt.NDArray = np.empty(0)
-        self._target: npt.NDArray[np.int64] = np.empty(0, np.int64)
+        self._start = self.stop = 0
+        self._pace = Pace(seconds)
+        self._parts: list[npt.NDArray] = []
+        example_bytes = max(int(np.prod(source.shape)) * np.dtype(source.dtype).itemsize, 1)
+        self._read_rows = max(_READ_BYTES // example_bytes // batch, 1) * batch
+
+    def results(self) -> dict[str, npt.NDArray]:
+        """What is noted of every example, by name; the last axis runs over the examples."""
+        return {
+            "predicted": self.predicted,
+            "probability": self.probability,
+            "loss": self.loss,
+            "targets": self.targets,
+        }
 
     def begin(self, start: int, stop: int) -> None:
-        """Read a block of examples and decide its target classes."""
-        self._start, self._stop = start, stop
-        with self._clock.time("data"):
-            self._x = self._source.read(start, stop)
-        self._target = self._choose_targets()
-        self.targets[start:stop] = self._target
-
-    def _choose_targets(self) -> npt.NDArray[np.int64]:
+        """Decide the target classes of a block of examples."""
+        self._start, self.stop = start, stop
+        self._parts = []
         choice = self._settings.target
-        if choice == "label":
+        if choice == "predicted":
+            self._predict_targets()
+        elif choice == "label":
             assert self._labels is not None
-            return self._labels[self._start : self._stop]
-        if choice != "predicted":
-            return np.full(self._stop - self._start, choice, np.int64)
+            self.targets[start:stop] = self._labels[start:stop]
+        else:
+            self.targets[start:stop] = choice
+
+    def _predict_targets(self) -> None:
         index = range(len(self.names))[self._settings.target_checkpoint]
+        self._pace.begin(_FORWARD_COST / (_FORWARD_COST + len(self.names)))
         with self._clock.time("sessions"):
             session = self._sessions.forward(index)
-        target = np.empty(self._stop - self._start, np.int64)
-        with self._clock.time("gradients"):
-            for begin in range(0, len(self._x), self._batch):
-                logits = session.run(self._x[begin : begin + self._batch])
-                self._require_finite(logits, index, self._start + begin)
-                target[begin : begin + self._batch] = logits.argmax(axis=1)
-        return target
+        self._pace.ready()
+        for position, x in self._read():
+            with self._clock.time("gradients"):
+                logits = session.run(x)
+            self._require_finite(logits, index, position)
+            self.targets[position : position + len(x)] = logits.argmax(axis=1)
+
+    def _read(self) -> Iterator[tuple[int, npt.NDArray]]:
+        """Batches of the block, read for the first time; the block ends where they have taken long enough."""
+        for start in range(self._start, self.stop, self._read_rows):
+            with self._clock.time("data"):
+                x = self._source.read(start, min(start + self._read_rows, self.stop))
+            for begin in range(0, len(x), self._batch):
+                part = x[begin : begin + self._batch]
+                self._parts.append(part)
+                yield start + begin, part
+                if self._pace.is_over():
+                    self.stop = start + begin + len(part)
+                    return
+
+    def _read_again(self) -> Iterator[tuple[int, npt.NDArray]]:
+        position = self._start
+        for part in self._parts:
+            yield position, part
+            position += len(part)
 
     def batches(self, checkpoint: int) -> Iterator[tuple[int, npt.NDArray]]:
         """Run one checkpoint over the block."""
+        self._pace.begin(1 / len(self.names))
         with self._clock.time("sessions"):
             session = self._sessions.gradient(checkpoint)
-        for begin in range(0, len(self._x), self._batch):
-            end = min(begin + self._batch, len(self._x))
+        self._pace.ready()
+        for position, x in self._read_again() if self._parts else self._read():
             with self._clock.time("gradients"):
-                logits, gradients = session.run(self._x[begin:end], self._target[begin:end])
-            position = self._start + begin
+                logits, gradients = session.run(x, self.targets[position : position + len(x)])
             self._require_finite(logits, checkpoint, position)
             if gradients.shape[1:] != self._shape:
                 raise CheckpointError(
@@ -234,10 +298,10 @@ class ModelPass:
                     f"{self._shape} was expected; score checkpoints of one training run only."
                 )
             self._note(checkpoint, position, logits)
-            if self._writer is not None:
+            if self.writer is not None:
                 with self._clock.time("storage"):
-                    self._writer.write(checkpoint, position, gradients)
-                    self._writer.write_logits(checkpoint, position, logits)
+                    self.writer.write(checkpoint, position, gradients)
+                    self.writer.write_logits(checkpoint, position, logits)
             yield position, gradients
 
     def _note(self, checkpoint: int, position: int, logits: npt.NDArray) -> None:

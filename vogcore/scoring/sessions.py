@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -13,7 +14,7 @@ from vogcore.autodiff import gradient_model
 from vogcore.autodiff.plan import GradientPlan
 from vogcore.errors import CheckpointError
 from vogcore.graph import logits_model
-from vogcore.graph.light import weights_nbytes
+from vogcore.graph.light import structure_digest, weights_nbytes
 from vogcore.graph.load import naming
 from vogcore.runtime import ForwardSession, GradientSession, Provider, make_batch_dynamic, shapes_left_out
 from vogcore.scoring.checkpoints import Checkpoint
@@ -45,6 +46,7 @@ class Sessions:
     Attributes:
         fixed_batch: examples in a run of the first checkpoint where its model fixes them and cannot be freed, or None;
             known once :meth:`check` was called.
+        threads: threads inside an operator that the sessions really use; known then too.
     """
 
     def __init__(
@@ -59,11 +61,18 @@ class Sessions:
     ) -> None:
         self.provider = provider
         self.fixed_batch: int | None = None
+        self.threads = 0
         self._checkpoints, self._settings, self._threads = checkpoints, settings, threads
         self._wrt, self._output = wrt, output
         self._graphs: dict[tuple[str, int], bytes] = {}
         self._plans: dict[str, GradientPlan] = {}
         self._kept = 0
+        self._structures: dict[int, str] = {}
+
+    @property
+    def structure(self) -> str:
+        """Hex digest of the structure of all gradient graphs, without weights; known once :meth:`check` was called."""
+        return hashlib.sha256("".join(self._structures[at] for at in sorted(self._structures)).encode()).hexdigest()
 
     def check(self, example: npt.NDArray) -> Signature:
         """Build every gradient graph and run it once, so that nothing that can be known now fails hours later.
@@ -81,7 +90,7 @@ class Sessions:
         for index, checkpoint in enumerate(self._checkpoints):
             session = self.gradient(index)
             if first is None:
-                self.fixed_batch = session.fixed_batch
+                self.fixed_batch, self.threads = session.fixed_batch, session.threads
             else:
                 self._compare(checkpoint, _input(session), _input_of(first))
             logits, gradient = session.run(example, np.zeros(1, np.int64))
@@ -131,6 +140,8 @@ class Sessions:
         if kept is not None:
             return kept
         model = self._made(kind, self._checkpoints[index], make)
+        if kind == "gradient" and index not in self._structures:
+            self._structures[index] = structure_digest(model)
         # A rough size: asking protobuf for it costs as much as writing the model out.
         size = weights_nbytes(model)
         if self._kept + size > _GRAPH_BUDGET:

@@ -50,7 +50,7 @@ class ArrayGradients:
         self.infos = [CheckpointInfo(name=f"checkpoint {k}") for k in range(array.shape[0])]
         self.names: Sequence[str] = [info.name for info in self.infos]
         self.block_size = 1
-        self._start = self._stop = 0
+        self._start = self.stop = 0
         self._rows = rows_at_once(self.shape, dtype.itemsize)
 
     def _part(self, checkpoint: int | slice, start: int, stop: int) -> npt.NDArray:
@@ -58,12 +58,12 @@ class ArrayGradients:
 
     def begin(self, start: int, stop: int) -> None:
         """See :class:`vogcore.scoring.run.Blocks`."""
-        self._start, self._stop = start, stop
+        self._start, self.stop = start, stop
 
     def batches(self, checkpoint: int) -> Iterator[tuple[int, npt.NDArray]]:
         """See :class:`vogcore.scoring.run.Blocks`."""
-        for start in range(self._start, self._stop, self._rows):
-            yield start, self._part(checkpoint, start, min(start + self._rows, self._stop))
+        for start in range(self._start, self.stop, self._rows):
+            yield start, self._part(checkpoint, start, min(start + self._rows, self.stop))
 
     def repeated(self) -> list[tuple[str, str]]:
         """Pairs of checkpoints with the same gradients."""
@@ -87,7 +87,7 @@ class ArchiveGradients:
         self.names: Sequence[str] = [info.name or f"checkpoint {k}" for k, info in enumerate(self.infos)]
         self.eps = _EPS[archive.dtype]
         self.block_size = archive.block_size
-        self._start = self._stop = 0
+        self._start = self.stop = 0
         rows = rows_at_once(self.shape, 4 if archive.dtype == "float32" else 2)
         # Whole blocks of the archive: a block is read and its digest checked once.
         self._rows = max(rows // archive.block_size, 1) * archive.block_size
@@ -97,12 +97,12 @@ class ArchiveGradients:
 
     def begin(self, start: int, stop: int) -> None:
         """See :class:`vogcore.scoring.run.Blocks`."""
-        self._start, self._stop = start, stop
+        self._start, self.stop = start, stop
 
     def batches(self, checkpoint: int) -> Iterator[tuple[int, npt.NDArray]]:
         """See :class:`vogcore.scoring.run.Blocks`."""
-        for start in range(self._start, self._stop, self._rows):
-            yield start, self._part(checkpoint, start, min(start + self._rows, self._stop))
+        for start in range(self._start, self.stop, self._rows):
+            yield start, self._part(checkpoint, start, min(start + self._rows, self.stop))
 
     def repeated(self) -> list[tuple[str, str]]:
         """Pairs of checkpoints with the same gradients."""
