@@ -239,10 +239,11 @@ def score(
                     classes=classes,
                     channel_axis=axis,
                     settings=record,
+                    checkpoints=infos,
+                    n_logits=model.classes,
                     overwrite=overwrite,
                 )
             )
-            models.writer.set_checkpoints(infos)
         missing = unfinished.missing(models.writer, len(found), step)
         stack.callback(progress.close)
         tell(progress, missing, n, len(found))

@@ -300,8 +300,8 @@ class ModelPass:
             self._note(checkpoint, position, logits)
             if self.writer is not None:
                 with self._clock.time("storage"):
-                    self.writer.write(checkpoint, position, gradients)
-                    self.writer.write_logits(checkpoint, position, logits)
+                    self.writer.write(checkpoint, position, gradients, copy=False)
+                    self.writer.write_logits(checkpoint, position, logits, copy=False)
             yield position, gradients
 
     def _note(self, checkpoint: int, position: int, logits: npt.NDArray) -> None:
