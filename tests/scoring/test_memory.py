@@ -20,7 +20,7 @@ import numpy as np
 import vogcore
 
 from vogcore.scoring import sources
-from vogcore.store import _blocks
+from vogcore.store import _blocks, _dataset, _writer
 
 # As in real runs: much less than all gradients.
 sources._BATCH_BYTES = _blocks._TARGET_BYTES = 1 << 20

@@ -51,7 +51,7 @@ class PowerCut(System):
         self.steps.append(("sync folder",))
 
     def replace(self, source: Path, target: Path) -> None:
-        content = source.read_bytes()
+        content = source.read_bytes()  # synced before
         super().replace(source, target)
         self.steps.append(("replace", target.name, content))
         for descriptor, path in self._paths.items():

@@ -14,6 +14,7 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
+from vogcore.store import _system
 from vogcore.store._disk import DiskFile, Overlay
 
 __all__ = ["Container", "chunk_positions"]
@@ -22,6 +23,7 @@ Result = TypeVar("Result")
 
 # Not "latest": a file of these versions is read by every HDF5 from 1.8 on, and keeps its end in a known place.
 _VERSIONS = ("earliest", "v108")
+_PIECE = 1 << 20
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _END_AT = slice(40, 48)
 """Where the first version of HDF5's superblock keeps the end of the file (File Format Specification, II.A)."""
@@ -66,30 +68,36 @@ class Container:
         self.disk.truncate(0)
         self.empty = True
 
-    def change(self, function: Callable[[h5py.File], Result], table_bytes: int = 2048) -> Result:
+    def change(self, function: Callable[[h5py.File], Result]) -> Result:
         """Let ``function`` change the file; its changes are on disk when this returns, or none of them is.
-
-        Args:
-            function: is given the file.
-            table_bytes: room for HDF5's tables in a new file, where they are kept together: what lies behind them can
-                be cut off without their being lost. Room that is not needed takes no space on disk.
 
         Raises:
             OSError: the system refused.
             RuntimeError: HDF5 refused.
         """
-        if self.empty:
-            return self._create(function, table_bytes)
         overlay = Overlay(self.disk)
         with h5py.File(overlay, "r+", libver=_VERSIONS) as file:
             result = function(file)
         self.disk.apply(overlay)
         return result
 
-    def _create(self, function: Callable[[h5py.File], Result], table_bytes: int) -> Result:
+    def create(self, function: Callable[[h5py.File], Result], table_bytes: int, data_bytes: int) -> Result:
+        """Let ``function`` fill a new file, which has its name when this returns.
+
+        Args:
+            function: is given the file.
+            table_bytes: room for HDF5's tables, which are kept together: what lies behind them can be cut off without
+                their being lost. Room that is not needed takes no space on disk.
+            data_bytes: what is reserved behind them, at most.
+
+        Raises:
+            OSError: the system refused.
+            RuntimeError: HDF5 refused.
+        """
         # Made beside the file, so that nobody ever sees it half made. Only here does HDF5 keep its tables together.
         new = self.disk.path.with_name(self.disk.path.name + ".new")
         try:
+            _try_space(new, table_bytes, data_bytes)
             with h5py.File(new, "w", libver=_VERSIONS, meta_block_size=table_bytes, locking=False) as file:
                 result = function(file)
             self.disk.become(new)
@@ -101,6 +109,17 @@ class Container:
     def close(self) -> None:
         """Close the file and give up the lock."""
         self.disk.close()
+
+
+def _try_space(path: Path, table_bytes: int, data_bytes: int) -> None:
+    """Write as much as HDF5 will: it cannot close a file that it cannot write, and crashes when the process ends."""
+    descriptor = _system.SYSTEM.open(path)
+    try:
+        for start in range(0, table_bytes, _PIECE):
+            _system.SYSTEM.write(descriptor, bytes(min(_PIECE, table_bytes - start)), start)
+        _system.SYSTEM.truncate(descriptor, table_bytes + data_bytes)
+    finally:
+        _system.SYSTEM.close(descriptor)
 
 
 def chunk_positions(dataset: h5py.Dataset) -> npt.NDArray[np.int64]:

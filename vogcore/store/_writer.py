@@ -23,7 +23,7 @@ from vogcore.store._blocks import BFLOAT16, choose_block_size, convert, pieces, 
 from vogcore.store._compression import filter_options
 from vogcore.store._container import Container
 from vogcore.store._dataset import BlockDataset
-from vogcore.store._hdf5 import encode_strings, write_header
+from vogcore.store._hdf5 import encode_strings, to_json, write_header
 from vogcore.store._resume import Contents, differences
 from vogcore.store._tables import example_tables, write_checkpoints, write_classes, write_examples
 from vogcore.store.schema import GRADIENTS_FORMAT
@@ -423,12 +423,23 @@ class GradientWriter:
                     blocks.create(file)
                 blocks.grow(file, k)
 
-        # An entry of HDF5's index of chunks (B-tree version 1), in nodes that are at least half full, and the headers.
-        entries = sum(k * blocks.n_blocks for blocks in growing)
-        table_bytes = 65536 + 2 * entries * (8 * (len(self.shape) + 4) + 8)
         with self._writing():
-            self._background.run(lambda: self._container.change(change, table_bytes))
+            if self._container.empty:
+                self._container.create(change, *self._sizes(growing, k))
+            else:
+                self._background.run(lambda: self._container.change(change))
         self._check_failure()
+
+    def _sizes(self, growing: Sequence[BlockDataset], k: int) -> tuple[int, int]:
+        """Bytes of HDF5's tables and of what lies behind them, at most."""
+        blocks = sum(k * dataset.n_blocks for dataset in growing)
+        # An entry of HDF5's index of chunks (B-tree version 1), in nodes that are at least half full, and the headers.
+        tables = 65536 + 2 * blocks * (8 * (len(self.shape) + 4) + 8)
+        contents = self._contents
+        tables += contents.ids.nbytes + contents.labels.nbytes + len(to_json(contents.settings))
+        tables += sum(256 + 4 * len(name) for name in contents.classes) + 1024 * k
+        data = sum(k * dataset.n_blocks * dataset.block_bytes() for dataset in growing) + 16 * blocks
+        return tables, 0 if self._compression is not None else data
 
     def _require_space(self, growing: Sequence[BlockDataset], k: int) -> None:
         if self._compression is not None:
