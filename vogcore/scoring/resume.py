@@ -18,10 +18,8 @@ from vogcore.scoring.progress import Progress
 from vogcore.store import GradientWriter
 from vogcore.store.journal import Journal, complement, journal_path
 
-__all__ = ["Unfinished", "open_writer", "tell", "whole_runs"]
+__all__ = ["Unfinished", "tell", "whole_runs"]
 
-# The writer of this version cannot take up an archive again; then a run that keeps its gradients starts anew.
-_ARCHIVES_RESUME = hasattr(GradientWriter, "missing")
 _NAMED = 5
 """How many differences a message names before it only counts them."""
 
@@ -50,7 +48,7 @@ class Unfinished:
         self._journal: Journal | None = None
         self._is_new = False
         self._count = 0
-        self._writer: Any = None
+        self._writer: GradientWriter | None = None
         check_outputs(out, None, overwrite)
         if out is None:
             check_outputs(None, keep, overwrite)
@@ -74,7 +72,7 @@ class Unfinished:
     def _began_archive(self) -> bool:
         """Whether the run of the journal keeps its gradients: its archive is taken up again with the journal alone."""
         run = self._journal.run if self._journal is not None else None
-        return _ARCHIVES_RESUME and run is not None and run.get("settings", {}).get("keep_gradients") is not None
+        return run is not None and run.get("settings", {}).get("keep_gradients") is not None
 
     def begin(self, identity: Mapping[str, Any], arrays: Mapping[str, npt.NDArray]) -> bool:
         """Go on with an earlier run of this identity; where it is another one, start anew or refuse.
@@ -108,7 +106,7 @@ class Unfinished:
                 )
             goes_on = not problem
         self._count = count
-        if not goes_on or (self._keep is not None and not _ARCHIVES_RESUME):
+        if not goes_on:
             self._is_new = True
             journal.begin(identity, arrays)
             return False
@@ -121,7 +119,7 @@ class Unfinished:
         journal.resume(arrays)
         return True
 
-    def missing(self, writer: Any, checkpoints: int, step: int) -> list[tuple[int, int]]:
+    def missing(self, writer: GradientWriter | None, checkpoints: int, step: int) -> list[tuple[int, int]]:
         """What has to be computed.
 
         Args:
@@ -145,7 +143,7 @@ class Unfinished:
         """A block of examples is scored. Its gradients are on disk before the journal says so."""
         if self._journal is None:
             return
-        if self._writer is not None and _ARCHIVES_RESUME:
+        if self._writer is not None:
             self._writer.sync()
         self._journal.append(start, stop)
 
@@ -183,18 +181,6 @@ class Unfinished:
             )
         with contextlib.suppress(OSError):
             self._let_go()
-
-
-def open_writer(goes_on: bool, *arguments: Any, **options: Any) -> GradientWriter:
-    """A writer of the archive that takes up what an earlier run wrote where ``goes_on``.
-
-    Args:
-        goes_on: what :meth:`Unfinished.begin` said.
-        arguments, options: of :class:`vogcore.GradientWriter`.
-    """
-    if goes_on:
-        options["resume"] = True
-    return GradientWriter(*arguments, **options)
 
 
 def tell(progress: Progress, missing: Sequence[tuple[int, int]], count: int, checkpoints: int) -> None:
