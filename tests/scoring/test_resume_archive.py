@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 
 import vogcore
 from vogcore.errors import OutputExistsError
-from vogcore.scoring import resume
+from vogcore.scoring import api
 from vogcore.store.journal import Journal, complement, journal_path
 
 from .models import FEATURES, examples, mlps
@@ -29,8 +30,7 @@ class Disk:
         self.there: dict[str, np.ndarray] = {}
         self.events: list[tuple] = []
 
-    def writer(self, path, n, shape, dtype, *, checkpoints, n_logits, resume=False, overwrite=False, **described):
-        assert (len(checkpoints), n_logits) == (K, 3)
+    def writer(self, path, n, shape, dtype, *, resume=False, overwrite=False, **described):
         return Writer(self, Path(path), n, shape, resume)
 
 
@@ -48,7 +48,7 @@ class Writer:
         present = np.flatnonzero(self.there[checkpoint])
         return complement([(int(at), int(at) + 1) for at in present], len(self.there[checkpoint]))
 
-    def write(self, checkpoint, start, block, *, copy=True):
+    def write(self, checkpoint, start, block):
         rows = slice(start, start + len(block))
         new = ~self.there[checkpoint, rows]
         assert self.resumed or new.all()
@@ -56,7 +56,7 @@ class Writer:
         self.rows[checkpoint, rows][new] = block[new]
         self.there[checkpoint, rows] = True
 
-    def write_logits(self, checkpoint, start, logits, *, copy=True):
+    def write_logits(self, checkpoint, start, logits):
         assert logits.shape[1] == 3
 
     def sync(self):
@@ -77,7 +77,7 @@ class Writer:
 @pytest.fixture
 def disk(monkeypatch):
     made = Disk()
-    monkeypatch.setattr(resume, "GradientWriter", made.writer)
+    monkeypatch.setattr(api, "GradientWriter", made.writer)
     append = Journal.append
     monkeypatch.setattr(
         Journal, "append", lambda self, a, b: (made.events.append(("journal", a, b)), append(self, a, b))
@@ -111,7 +111,7 @@ class Watch:
 def score(folder: Path, progress=None, **options):
     return vogcore.score(
         mlps(K), X, Y, out=folder / "s.h5", keep_gradients=folder / "g.h5", batch_size=BATCH, provider="cpu",
-        memory=BATCH * FEATURES * (4 + 2 * 8), threads=1, progress=progress or Watch(), **options,
+        threads=1, progress=progress or Watch(), **{"memory": BATCH * FEATURES * (4 + 2 * 8)} | options,
     )  # fmt: skip
 
 
@@ -179,8 +179,6 @@ def test_an_archive_that_was_deleted_is_computed_again(tmp_path, disk, undisturb
 
 
 def test_a_kill_between_the_archive_and_the_scores(tmp_path, disk, undisturbed, monkeypatch):
-    from vogcore.scoring import api
-
     def killed(*arguments):
         raise Stop
 
@@ -193,6 +191,27 @@ def test_a_kill_between_the_archive_and_the_scores(tmp_path, disk, undisturbed, 
     score(tmp_path, watch)
     assert watch.done == 0
     check(tmp_path, disk, undisturbed)
+
+
+@pytest.mark.parametrize("memory", [BATCH * FEATURES * (4 + 2 * 8), 1 << 30])
+@pytest.mark.parametrize("after", [[0], [14], [40], [70], [89], [20, 3, 60, 1]])
+def test_with_a_real_archive(after, memory, tmp_path):
+    whole = tmp_path / "whole"
+    whole.mkdir()
+    score(whole)
+    for gradients in after:
+        with pytest.raises(Stop):
+            score(tmp_path, Watch(gradients), memory=memory)
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["g.h5.partial", "s.h5.partial", "whole"]
+    score(tmp_path, memory=memory)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["g.h5", "s.h5", "whole"]
+    np.testing.assert_array_equal(
+        vogcore.open_scores(tmp_path / "s.h5").vog, vogcore.open_scores(whole / "s.h5").vog
+    )  # fmt: skip
+    with h5py.File(tmp_path / "g.h5") as file, h5py.File(whole / "g.h5") as expected:
+        for name in ("gradients", "logits", "digest", "done", "checkpoints/sha256"):
+            np.testing.assert_array_equal(file[name][()], expected[name][()])
+        assert file["done"][()].all()
 
 
 def test_an_archive_of_somebody_else_is_refused_though_there_is_a_journal(tmp_path, disk):

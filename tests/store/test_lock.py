@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -11,11 +12,13 @@ from pathlib import Path
 import pytest
 
 from vogcore.errors import OutputExistsError
+from vogcore.store import _lock
 from vogcore.store._lock import lock_writer
 
 ROOT = Path(__file__).parents[2]
 HOLDER = """
 import os, sys, time
+from vogcore.store import _lock
 from vogcore.store._lock import lock_writer
 descriptor = os.open(sys.argv[1], os.O_RDWR | os.O_CREAT)
 lock_writer(descriptor, sys.argv[1])
@@ -71,5 +74,19 @@ def test_a_file_that_got_its_final_name_meanwhile_is_not_locked(tmp_path, replac
     if replaced:
         path.touch()
     with pytest.raises(OutputExistsError, match="just been completed by another run"):
+        lock_writer(descriptor, path)
+    os.close(descriptor)
+
+
+def test_a_file_system_without_locks_is_written_to_all_the_same(tmp_path, monkeypatch):
+    def refuse(descriptor):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(_lock, "_lock", refuse)
+    path = tmp_path / "out.h5"
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT)
+    lock_writer(descriptor, path)
+    path.unlink()
+    with pytest.raises(OutputExistsError, match="just been completed"):  # which is found out without a lock
         lock_writer(descriptor, path)
     os.close(descriptor)

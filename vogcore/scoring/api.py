@@ -34,14 +34,14 @@ from vogcore.scoring.inputs import (
 from vogcore.scoring.moments import BlockMoments, by_name, raw_scores
 from vogcore.scoring.progress import Progress, Silent
 from vogcore.scoring.record import gradients_record, model_record
-from vogcore.scoring.resume import Unfinished, open_writer, tell
+from vogcore.scoring.resume import Unfinished, tell
 from vogcore.scoring.run import Clock, GradientPass, ModelPass, block_size
 from vogcore.scoring.sessions import Sessions
 from vogcore.scoring.settings import MOST_THREADS, Settings, choose_channel_axis
 from vogcore.scoring.sources import open_gradients_of
 from vogcore.scoring.stages import StageSpec, resolve_stages
 from vogcore.scoring.stored import check_statistics, open_statistics, require_statistics
-from vogcore.store import CheckpointInfo, Scores
+from vogcore.store import CheckpointInfo, GradientWriter, Scores
 
 __all__ = ["score", "score_gradients"]
 
@@ -228,8 +228,7 @@ def score(
             goes_on = unfinished.begin(this, {**by_name(raw), **models.results()})
         if keep_gradients is not None and not unfinished.has_archive:
             models.writer = stack.enter_context(
-                open_writer(
-                    goes_on,
+                GradientWriter(
                     keep_gradients,
                     n,
                     model.gradient_shape,
@@ -242,6 +241,7 @@ def score(
                     checkpoints=infos,
                     n_logits=model.classes,
                     overwrite=overwrite,
+                    resume=goes_on,
                 )
             )
         missing = unfinished.missing(models.writer, len(found), step)

@@ -18,7 +18,7 @@ from vogcore.scoring.progress import Progress
 from vogcore.store import GradientWriter
 from vogcore.store.journal import Journal, complement, journal_path
 
-__all__ = ["Unfinished", "open_writer", "tell", "whole_runs"]
+__all__ = ["Unfinished", "tell", "whole_runs"]
 
 _NAMED = 5
 """How many differences a message names before it only counts them."""
@@ -48,7 +48,7 @@ class Unfinished:
         self._journal: Journal | None = None
         self._is_new = False
         self._count = 0
-        self._writer: Any = None
+        self._writer: GradientWriter | None = None
         check_outputs(out, None, overwrite)
         if out is None:
             check_outputs(None, keep, overwrite)
@@ -119,7 +119,7 @@ class Unfinished:
         journal.resume(arrays)
         return True
 
-    def missing(self, writer: Any, checkpoints: int, step: int) -> list[tuple[int, int]]:
+    def missing(self, writer: GradientWriter | None, checkpoints: int, step: int) -> list[tuple[int, int]]:
         """What has to be computed.
 
         Args:
@@ -181,18 +181,6 @@ class Unfinished:
             )
         with contextlib.suppress(OSError):
             self._let_go()
-
-
-def open_writer(goes_on: bool, *arguments: Any, **options: Any) -> GradientWriter:
-    """A writer of the archive that takes up what an earlier run wrote where ``goes_on``.
-
-    Args:
-        goes_on: what :meth:`Unfinished.begin` said.
-        arguments, options: of :class:`vogcore.GradientWriter`.
-    """
-    if goes_on:
-        options["resume"] = True
-    return GradientWriter(*arguments, **options)
 
 
 def tell(progress: Progress, missing: Sequence[tuple[int, int]], count: int, checkpoints: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from pathlib import Path
@@ -9,6 +10,8 @@ from pathlib import Path
 from vogcore.errors import OutputExistsError
 
 __all__ = ["lock_writer"]
+
+_TAKEN = (errno.EAGAIN, errno.EWOULDBLOCK, errno.EACCES, errno.EDEADLK)
 
 
 def lock_writer(descriptor: int, path: str | os.PathLike[str]) -> None:
@@ -26,8 +29,10 @@ def lock_writer(descriptor: int, path: str | os.PathLike[str]) -> None:
     """
     try:
         _lock(descriptor)
-    except OSError:
-        raise _taken(path, _holder(descriptor)) from None
+    except OSError as error:
+        if error.errno in _TAKEN:
+            raise _taken(path, _holder(descriptor)) from None
+        # A file system without locks (some that are mounted over a network): rather no lock than no results.
     # Between opening and locking, the other run may have finished and renamed or deleted the file.
     try:
         same = os.path.samestat(os.fstat(descriptor), os.stat(path))
