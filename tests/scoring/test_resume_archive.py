@@ -30,7 +30,8 @@ class Disk:
         self.there: dict[str, np.ndarray] = {}
         self.events: list[tuple] = []
 
-    def writer(self, path, n, shape, dtype, *, resume=False, overwrite=False, **described):
+    def writer(self, path, n, shape, dtype, *, checkpoints, n_logits, resume=False, overwrite=False, **described):
+        assert (len(checkpoints), n_logits) == (K, 3)
         return Writer(self, Path(path), n, shape, resume)
 
 
@@ -48,7 +49,7 @@ class Writer:
         present = np.flatnonzero(self.there[checkpoint])
         return complement([(int(at), int(at) + 1) for at in present], len(self.there[checkpoint]))
 
-    def write(self, checkpoint, start, block):
+    def write(self, checkpoint, start, block, *, copy=True):
         rows = slice(start, start + len(block))
         new = ~self.there[checkpoint, rows]
         assert self.resumed or new.all()
@@ -56,7 +57,7 @@ class Writer:
         self.rows[checkpoint, rows][new] = block[new]
         self.there[checkpoint, rows] = True
 
-    def write_logits(self, checkpoint, start, logits):
+    def write_logits(self, checkpoint, start, logits, *, copy=True):
         assert logits.shape[1] == 3
 
     def sync(self):
