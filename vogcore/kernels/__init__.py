@@ -1,7 +1,8 @@
-"""Moments of gradients over checkpoints, scores from moments, and class statistics, compiled for the CPU.
+"""Moments of gradients over checkpoints, scores from moments, and class statistics, for the CPU and for CUDA devices.
 
-NumPy arrays in, NumPy arrays out. The functions live in :mod:`vogcore.kernels.dispatch`; names are resolved on first
-use, so that importing this package does not import Numba.
+NumPy arrays in, NumPy arrays out; arrays on a device (``__cuda_array_interface__``, DLPack) are computed with there.
+The functions live in :mod:`vogcore.kernels.dispatch`; names are resolved on first use, so that importing this package
+does not import Numba.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from vogcore.kernels.dispatch import (
         ClassStatistics,
         class_statistics,
+        empty,
         get_threads,
         merge_moments,
         normalise,
@@ -21,12 +23,14 @@ if TYPE_CHECKING:
         robust_statistics,
         score_from_moments,
         set_threads,
+        to_host,
         update_moments,
     )
 
 __all__ = [
     "ClassStatistics",
     "class_statistics",
+    "empty",
     "get_threads",
     "merge_moments",
     "normalise",
@@ -34,6 +38,7 @@ __all__ = [
     "robust_statistics",
     "score_from_moments",
     "set_threads",
+    "to_host",
     "update_moments",
 ]
 

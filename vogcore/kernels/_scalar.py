@@ -15,6 +15,7 @@ __all__ = [
     "float16_bits_to_float32",
     "merged_m2",
     "merged_mean",
+    "shifted_m2",
     "updated_m2",
     "updated_mean",
 ]
@@ -43,6 +44,16 @@ def merged_mean(mean: float, delta: float, weight: float) -> float:
 def merged_m2(m2: float, other_m2: float, delta: float, weight: float) -> float:
     """Squared deviations of two sets, ``weight`` = n_a n_b / (n_a + n_b) (Chan et al. 1983)."""
     return m2 + other_m2 + delta * delta * weight
+
+
+def shifted_m2(total: float, squares: float, n: int) -> float:
+    """Sum of squared deviations of ``n`` values from sums of their differences d to the first of them (Chan et al.).
+
+    The shift is one of the values, so ``squares`` (sum of d * d) is at most n times the result, and the subtraction of
+    ``total`` (sum of d) squared over n loses at most that factor. Rounding alone can make the result negative, and
+    callers put zero there.
+    """
+    return squares - total * (total / n)
 
 
 def bfloat16_bits_to_float32(bits: Any) -> Any:

@@ -10,8 +10,9 @@ import numpy.typing as npt
 from vogcore._types import IntArray
 from vogcore.errors import DataError
 from vogcore.kernels import _cpu
+from vogcore.kernels.devices import on_any_device, to_host
 
-__all__ = ["ClassStatistics", "class_statistics", "normalise", "robust_statistics"]
+__all__ = ["ClassStatistics", "checked_spread", "class_statistics", "normalise", "robust_statistics"]
 
 # 1 / (quantile of the normal distribution at 3/4): makes the MAD of normal scores estimate their standard deviation.
 _MAD_TO_STD = 1.4826
@@ -47,6 +48,27 @@ def _checked(
     return scores, np.ascontiguousarray(labels, dtype=np.int64)
 
 
+def checked_spread(
+    mean: npt.ArrayLike, std: npt.ArrayLike, zero_spread: npt.ArrayLike | None
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
+    """Mean and spread of every class, and which of them have no spread, each (C,).
+
+    Raises:
+        DataError: if they differ in length.
+    """
+    means = np.ascontiguousarray(to_host(mean), dtype=np.float64)
+    stds = np.ascontiguousarray(to_host(std), dtype=np.float64)
+    flat = stds == 0
+    if zero_spread is not None and np.shape(zero_spread) != flat.shape:
+        raise DataError(f"zero_spread has shape {np.shape(zero_spread)}, but there are {flat.size} classes.")
+    if means.ndim != 1 or means.shape != stds.shape:
+        raise DataError(f"mean {means.shape} and std {stds.shape} must be two lists of one value for each class.")
+    if zero_spread is not None:
+        flat |= np.asarray(to_host(zero_spread), dtype=bool)
+    return means, stds, flat
+
+
+@on_any_device("scores", "classes")
 def class_statistics(scores: npt.ArrayLike, classes: npt.ArrayLike, n_classes: int) -> ClassStatistics:
     """Mean and population standard deviation (ddof 0) of the scores of every class, in two passes.
 
@@ -69,6 +91,7 @@ def class_statistics(scores: npt.ArrayLike, classes: npt.ArrayLike, n_classes: i
     return ClassStatistics(count, mean, std)
 
 
+@on_any_device("scores", "classes")
 def robust_statistics(scores: npt.ArrayLike, classes: npt.ArrayLike, n_classes: int) -> ClassStatistics:
     """Median and 1.4826 times the median absolute deviation of the scores of every class.
 
@@ -100,6 +123,7 @@ def robust_statistics(scores: npt.ArrayLike, classes: npt.ArrayLike, n_classes: 
     return ClassStatistics(np.diff(bounds).astype(np.int64), center, spread)
 
 
+@on_any_device("scores", "classes")
 def normalise(
     scores: npt.ArrayLike,
     classes: npt.ArrayLike,
@@ -126,15 +150,7 @@ def normalise(
     Raises:
         DataError: if lengths differ, or a class is not an integer in its range.
     """
-    means = np.ascontiguousarray(mean, dtype=np.float64)
-    stds = np.ascontiguousarray(std, dtype=np.float64)
-    flat = stds == 0
-    if zero_spread is not None and np.shape(zero_spread) != flat.shape:
-        raise DataError(f"zero_spread has shape {np.shape(zero_spread)}, but there are {flat.size} classes.")
-    if means.ndim != 1 or means.shape != stds.shape:
-        raise DataError(f"mean {means.shape} and std {stds.shape} must be two lists of one value for each class.")
-    if zero_spread is not None:
-        flat |= np.asarray(zero_spread, dtype=bool)
+    means, stds, flat = checked_spread(mean, std, zero_spread)
     values, labels = _checked(scores, classes, means.size)
     out = np.empty(values.size)
     _cpu.standardise(values, labels, means, stds, flat, bool(absolute), out)
