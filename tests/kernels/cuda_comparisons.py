@@ -6,6 +6,8 @@ Not collected by itself: `test_cuda_simulator.py` runs it in a process of its ow
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -14,10 +16,13 @@ from numba import config, cuda
 
 from vogcore import kernels
 from vogcore.errors import DataError, GradientError, SettingsError
-from vogcore.kernels import _cuda, _reference
+from vogcore.kernels import _cuda, _cuda_arrays, _cuda_classes, _reference
 from vogcore.kernels import cuda as on_device
 
 SIMULATED = bool(config.ENABLE_CUDASIM)
+if SIMULATED:
+    # The simulator's threads wait for each other by polling, and hold the interpreter for the whole interval.
+    sys.setswitchinterval(1e-5)
 
 # (shape of an example, channel axis, channels): one of every way through the kernels, and the edges between them.
 LAYOUTS = {
@@ -104,8 +109,18 @@ def test_float32_moments():
     compare(gradients_like((4, 3, 3, 4, 4), np.float32), 1, "mean", "float32", rtol=1e-6)
 
 
+@pytest.fixture
+def short_parts(monkeypatch):
+    """Several tiles and slices: in the simulator short ones, where a thread costs a millisecond."""
+    if SIMULATED:
+        monkeypatch.setattr(_cuda, "TILE", 64)
+        monkeypatch.setattr(_cuda_classes, "SLICE", 64)
+        monkeypatch.setattr(_cuda_arrays, "THREADS", 16)
+
+
+@pytest.mark.usefixtures("short_parts")
 def test_more_than_a_tile_of_pixels():
-    gradients = gradients_like((2, 2, _cuda.TILE + 52), np.float32)
+    gradients = gradients_like((2, 2, 2 * _cuda.TILE + 7), np.float32)
     compare(gradients, None, "mean")
     compare_block(gradients, None, "mean")
 
@@ -199,10 +214,11 @@ def class_cases():
     yield "single", scores[:4], np.array([0, 1, 2, -1]), 4
     yield "nothing", np.zeros(0), np.zeros(0, np.int64), 3
     yield "no-class", scores, np.full(60, -1), 2
-    long = rng.standard_normal(4096 + 40)
-    yield "two-slices", long, rng.integers(0, 3, long.size).astype(np.int32), 3
+    long = rng.standard_normal(2 * (64 if SIMULATED else _cuda_classes.SLICE) + 5)
+    yield "three-slices", long, rng.integers(0, 3, long.size).astype(np.int32), 3
 
 
+@pytest.mark.usefixtures("short_parts")
 @pytest.mark.parametrize("case", list(class_cases()), ids=lambda case: case[0])
 def test_class_statistics_and_normalised_scores(case):
     _, scores, classes, n_classes = case
