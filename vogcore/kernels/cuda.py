@@ -32,6 +32,7 @@ __all__ = [
     "normalise",
     "robust_statistics",
     "score_from_moments",
+    "self_check",
     "to_host",
     "update_moments",
 ]
@@ -319,3 +320,18 @@ def normalise(
             _cuda_classes.standardise, int(values.size), values, labels, *statistics_there, int(bool(absolute)), out
         )
         return here.fetch(out)
+
+
+def self_check() -> None:
+    """Compile and run a kernel on a little input, on the device that comes first.
+
+    Raises:
+        Exception: of any kind, where something that is needed for it is missing, or the result is wrong.
+    """
+    gradients = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
+    mean, m2, own = (empty(shape, dtype) for shape, dtype in (((2, 4), "f8"), ((2, 4), "f8"), ((2, 3, 4), "f4")))
+    own.copy_to_device(gradients)
+    magnitudes = update_moments(own, mean, m2, step=1, channel_axis=1)
+    expected = gradients.mean(axis=1)
+    if not (np.allclose(to_host(mean), expected) and np.allclose(magnitudes, expected.mean(axis=1))):
+        raise RuntimeError("a kernel gives wrong results")

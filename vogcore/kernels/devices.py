@@ -15,7 +15,7 @@ import numpy.typing as npt
 from vogcore.errors import GradientError, SettingsError
 from vogcore.kernels import _dlpack
 
-__all__ = ["INSTALL", "empty", "on_any_device", "place", "to_host"]
+__all__ = ["INSTALL", "empty", "on_any_device", "place", "problem", "to_host"]
 
 INSTALL = "pip install 'vogcore[gpu]'"
 """What brings the packages that compute on a GPU."""
@@ -88,7 +88,7 @@ def on_any_device(*names: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
                 return getattr(_module(kind), function.__name__)(*args, **kwargs)
             host = {name: _on_host(array, name) for name, array in given}
             new = [host.get(name, value) for name, value in zip(parameters, args)]
-            return function(*new, **{key: host.get(key, value) for key, value in kwargs.items()})  # type: ignore[arg-type]
+            return function(*new, **{key: host.get(key, value) for key, value in kwargs.items()})
 
         return dispatch
 
@@ -101,13 +101,30 @@ def _module(kind: str) -> Any:
     Raises:
         SettingsError: its packages are not installed.
     """
-    # Numba itself has a module numba.cuda, which is out of date; with numba-cuda that name leads to the new one.
-    if kind == "cuda" and importlib.util.find_spec("numba_cuda") is None:
+    if not _installed(kind):
         raise SettingsError(
             f"The arrays lie on a GPU, and the package numba-cuda that computes there is not installed: run {INSTALL}, "
             "or pass NumPy arrays."
         )
     return importlib.import_module(_MODULES[kind])
+
+
+def _installed(kind: str) -> bool:
+    # Numba itself has a module numba.cuda, which is out of date; with numba-cuda that name leads to the new one.
+    return kind != "cuda" or importlib.util.find_spec("numba_cuda") is not None
+
+
+@functools.cache
+def problem(kind: str) -> str | None:
+    """Why arrays on a kind of device cannot be computed with, found by trying it once; None where they can."""
+    if not _installed(kind):
+        return "the package numba-cuda is not installed"
+    try:
+        _module(kind).self_check()
+    except Exception as error:  # noqa: BLE001  (drivers, compilers and loaders have errors of many kinds)
+        lines = str(error).strip().splitlines()
+        return f"numba-cuda fails ({lines[0].rstrip('.:') if lines else type(error).__name__})"
+    return None
 
 
 def _on_host(array: Any, name: str) -> Any:
@@ -136,7 +153,8 @@ def to_host(array: Any) -> npt.NDArray:
     kind = place(array)
     if kind == "cpu":
         return np.asarray(_on_host(array, "array"))
-    return _module(kind).to_host(array)  # type: ignore[no-any-return]
+    copy: npt.NDArray = _module(kind).to_host(array)
+    return copy
 
 
 def empty(shape: tuple[int, ...], dtype: npt.DTypeLike, kind: str = "cpu") -> Any:

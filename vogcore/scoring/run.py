@@ -7,7 +7,7 @@ scores and predictions themselves.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
 
@@ -52,12 +52,14 @@ class Blocks(Protocol):
 
     names: Sequence[str]
     """Name of every checkpoint, for messages."""
+    device: str
+    """Where the gradients lie: "cpu" or "cuda"."""
 
     def begin(self, start: int, stop: int) -> None:
         """The examples ``start`` to ``stop`` come next, at every checkpoint in turn."""
 
-    def batches(self, checkpoint: int) -> Iterator[tuple[int, npt.NDArray]]:
-        """Pairs (position in the data set, gradients (b, ...)) that cover the block."""
+    def batches(self, checkpoint: int) -> Iterator[tuple[int, Any]]:
+        """Pairs (position in the data set, gradients (b, ...)) that cover the block; each is done with at the next."""
 
 
 def block_size(
@@ -111,6 +113,7 @@ class GradientPass:
             channels=settings.channels,
             reduction=settings.reduction,
             dtype=settings.moments,
+            device=source.device,
         )
 
     def run(self) -> dict[str, RawScores]:
@@ -180,7 +183,7 @@ class ModelPass:
         clock: Clock,
     ) -> None:
         n, k = len(source), len(names)
-        self.names = names
+        self.names, self.device = names, sessions.device
         self.predicted = np.empty((k, n), np.int32)
         self.probability = np.full((k, n), np.nan, np.float32)
         self.loss = np.full(n, np.nan)
@@ -218,14 +221,18 @@ class ModelPass:
                 target[begin : begin + self._batch] = logits.argmax(axis=1)
         return target
 
-    def batches(self, checkpoint: int) -> Iterator[tuple[int, npt.NDArray]]:
+    def batches(self, checkpoint: int) -> Iterator[tuple[int, Any]]:
         """Run one checkpoint over the block."""
         with self._clock.time("sessions"):
             session = self._sessions.gradient(checkpoint)
-        for begin in range(0, len(self._x), self._batch):
-            end = min(begin + self._batch, len(self._x))
+        batch = self._batch
+        run: Callable[..., tuple[npt.NDArray, Any]] = session.run
+        if self.device != "cpu":
+            run, batch = session.run_on_device, session.fixed_batch or self._batch
+        for begin in range(0, len(self._x), batch):
+            end = min(begin + batch, len(self._x))
             with self._clock.time("gradients"):
-                logits, gradients = session.run(self._x[begin:end], self._target[begin:end])
+                logits, gradients = run(self._x[begin:end], self._target[begin:end])
             position = self._start + begin
             self._require_finite(logits, checkpoint, position)
             if gradients.shape[1:] != self._shape:
@@ -236,7 +243,7 @@ class ModelPass:
             self._note(checkpoint, position, logits)
             if self._writer is not None:
                 with self._clock.time("storage"):
-                    self._writer.write(checkpoint, position, gradients)
+                    self._writer.write(checkpoint, position, kernels.to_host(gradients))
                     self._writer.write_logits(checkpoint, position, logits)
             yield position, gradients
 
