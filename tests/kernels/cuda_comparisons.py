@@ -147,6 +147,23 @@ def test_any_shape(steps, examples, shape, channels, dtype, axis, seed):
     compare_block(gradients, axis, channels)
 
 
+def test_block_score_of_windows():
+    gradients = gradients_like((7, 2, 3, 4), np.float32)
+    windows = [range(7), [5, 0, 1], np.array([6])]
+    found = on_device.block_score(cuda.to_device(gradients), channel_axis=1, windows=windows)
+    assert found.vog.shape == found.magnitude.shape == (3, 2)
+    for window, vog, magnitude in zip(windows, found.vog, found.magnitude):
+        np.testing.assert_allclose(vog, _reference.vog(gradients[list(window)], 1), rtol=1e-10, atol=1e-300)
+        expected = _reference.mean_abs_gradient(gradients[list(window)], 1).mean(axis=0)
+        np.testing.assert_allclose(magnitude, expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("window", [[], [7], [-1], [1, 1], [0.5], 3])
+def test_windows_that_do_not_fit(window):
+    with pytest.raises(SettingsError, match="a window must"):
+        on_device.block_score(cuda.to_device(np.zeros((7, 2, 3), np.float32)), windows=[window])
+
+
 def test_equal_gradients_have_a_score_of_exactly_zero():
     gradients = np.repeat(gradients_like((1, 2, 3, 4), np.float32), 5, axis=0)
     score, _ = on_device.block_score(cuda.to_device(gradients), channel_axis=1)

@@ -37,7 +37,7 @@ def gradient_signatures():
                     own = array(moments, 2)
                     update = (array(element, 2), INT, INT, INT, own, own, F, F, array(F, 2))
                     yield f"update {name} {moments}", kernels.update, update
-                block = (array(element, 2), INT, INT, INT, INT, INT, INT, array(F, 2), array(F, 2))
+                block = (array(element, 2), array(INT), INT, INT, INT, INT, INT, array(F, 2), array(F, 2))
                 yield f"block_score {name}", kernels.block_score, block
 
 

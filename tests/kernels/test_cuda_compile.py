@@ -25,16 +25,34 @@ def missing_packages():
     return [name for name in COMPILERS if installed(name) is None]
 
 
-@pytest.mark.skipif(bool(missing_packages()), reason=f"not installed: {', '.join(missing_packages())}")
-@pytest.mark.parametrize("capability", ["7.5", "8.0", "9.0"])
-def test_every_kernel_compiles_to_ptx(capability):
-    root = Path(__file__).parents[2]
-    command = [sys.executable, str(Path(__file__).with_name("cuda_ptx.py")), capability]
-    environment = {**os.environ, "PYTHONPATH": str(root)}
+pytestmark = pytest.mark.skipif(bool(missing_packages()), reason=f"not installed: {', '.join(missing_packages())}")
+CAPABILITIES = ("7.5", "8.0", "9.0")
+FOLDER = Path(__file__).parent
+
+
+def start(*arguments: str) -> subprocess.Popen[str]:
+    """Python in a process of its own, without the simulator."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(FOLDER), str(FOLDER.parents[1])])}
     environment.pop("NUMBA_ENABLE_CUDASIM", None)
-    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900)
-    assert result.returncode == 0, result.stderr[-4000:]
-    compiled = json.loads(result.stdout)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen([sys.executable, *arguments], env=environment, text=True, **pipes)
+
+
+@pytest.fixture(scope="module")
+def compilers():
+    """A process for each generation, all at work at once."""
+    processes = {capability: start(str(FOLDER / "cuda_ptx.py"), capability) for capability in CAPABILITIES}
+    yield processes
+    for process in processes.values():
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.parametrize("capability", CAPABILITIES)
+def test_every_kernel_compiles_to_ptx(compilers, capability):
+    output, errors = compilers[capability].communicate(timeout=900)
+    assert compilers[capability].returncode == 0, errors[-4000:]
+    compiled = json.loads(output)
     assert len(compiled) >= 40
     for name, ptx in compiled.items():
         assert f".target sm_{capability.replace('.', '')}" in ptx, name
@@ -45,7 +63,6 @@ def test_every_kernel_compiles_to_ptx(capability):
         assert not re.search(r"\b(atom|red)\.", ptx), f"{name} uses atomic additions"
 
 
-@pytest.mark.skipif(bool(missing_packages()), reason=f"not installed: {', '.join(missing_packages())}")
 def test_no_kernel_is_left_out():
     """Whatever is compiled for the device in these modules is in the table that the test above goes by."""
     program = """
@@ -62,8 +79,6 @@ for encoding in cuda_ptx.ENCODINGS:
         for kernel in _cuda.gradient_kernels(encoding, layout):
             assert id(kernel) in listed, (encoding, layout)
 """
-    folder = Path(__file__).parent
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), str(folder.parents[1])])}
-    environment.pop("NUMBA_ENABLE_CUDASIM", None)
-    result = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr[-2000:]
+    process = start("-c", program)
+    _, errors = process.communicate(timeout=900)
+    assert process.returncode == 0, errors[-2000:]

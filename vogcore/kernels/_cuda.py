@@ -37,7 +37,7 @@ _updated_mean = cuda.jit(_scalar.updated_mean, device=True)
 _updated_m2 = cuda.jit(_scalar.updated_m2, device=True)
 _merged_mean = cuda.jit(_scalar.merged_mean, device=True)
 _merged_m2 = cuda.jit(_scalar.merged_m2, device=True)
-_shifted_m2 = cuda.jit(_scalar.shifted_m2, device=True)
+_spread_of_sums = cuda.jit(_scalar.spread_of_sums, device=True)
 
 
 def _update_kernel(pixel: Any) -> Any:
@@ -95,7 +95,7 @@ def _four_steps(pixel: Any) -> Any:
         b: int,
         chunk: int,
         n: int,
-        n_steps: int,
+        steps: Any,
         n_examples: int,
         count: int,
         inner: int,
@@ -103,17 +103,18 @@ def _four_steps(pixel: Any) -> Any:
         scratch: Any,
         reduced: Any,
     ) -> Any:
-        origin = pixel(gradients, b, chunk, n, count, inner, mode, scratch, reduced)
+        origin = pixel(gradients, steps[0] * n_examples + b, chunk, n, count, inner, mode, scratch, reduced)
         magnitude = abs(origin)
         total = 0.0
         squares = 0.0
         k = 1
-        while k + 4 <= n_steps:
-            row = k * n_examples + b
+        while k + 4 <= steps.size:
+            row, after = steps[k] * n_examples + b, steps[k + 1] * n_examples + b
             first = pixel(gradients, row, chunk, n, count, inner, mode, scratch, reduced)
-            second = pixel(gradients, row + n_examples, chunk, n, count, inner, mode, scratch, reduced)
-            third = pixel(gradients, row + 2 * n_examples, chunk, n, count, inner, mode, scratch, reduced)
-            fourth = pixel(gradients, row + 3 * n_examples, chunk, n, count, inner, mode, scratch, reduced)
+            second = pixel(gradients, after, chunk, n, count, inner, mode, scratch, reduced)
+            row, after = steps[k + 2] * n_examples + b, steps[k + 3] * n_examples + b
+            third = pixel(gradients, row, chunk, n, count, inner, mode, scratch, reduced)
+            fourth = pixel(gradients, after, chunk, n, count, inner, mode, scratch, reduced)
             magnitude += abs(first) + abs(second) + abs(third) + abs(fourth)
             first -= origin
             second -= origin
@@ -122,8 +123,8 @@ def _four_steps(pixel: Any) -> Any:
             total += first + second + third + fourth
             squares += first * first + second * second + third * third + fourth * fourth
             k += 4
-        while k < n_steps:
-            value = pixel(gradients, k * n_examples + b, chunk, n, count, inner, mode, scratch, reduced)
+        while k < steps.size:
+            value = pixel(gradients, steps[k] * n_examples + b, chunk, n, count, inner, mode, scratch, reduced)
             magnitude += abs(value)
             value -= origin
             total += value
@@ -143,7 +144,7 @@ def _one_step(pixel: Any) -> Any:
         b: int,
         chunk: int,
         n: int,
-        n_steps: int,
+        steps: Any,
         n_examples: int,
         count: int,
         inner: int,
@@ -151,12 +152,12 @@ def _one_step(pixel: Any) -> Any:
         scratch: Any,
         reduced: Any,
     ) -> Any:
-        origin = pixel(gradients, b, chunk, n, count, inner, mode, scratch, reduced)
+        origin = pixel(gradients, steps[0] * n_examples + b, chunk, n, count, inner, mode, scratch, reduced)
         magnitude = abs(origin)
         total = 0.0
         squares = 0.0
-        for k in range(1, n_steps):
-            value = pixel(gradients, k * n_examples + b, chunk, n, count, inner, mode, scratch, reduced)
+        for k in range(1, steps.size):
+            value = pixel(gradients, steps[k] * n_examples + b, chunk, n, count, inner, mode, scratch, reduced)
             magnitude += abs(value)
             value -= origin
             total += value
@@ -169,11 +170,14 @@ def _one_step(pixel: Any) -> Any:
 def _block_kernel(sums_over_steps: Any) -> Any:
     @cuda.jit
     def block_score(
-        gradients: Any, n_steps: int, count: int, inner: int, n_pixels: int, mode: int, root: int, sums: Any, parts: Any
+        gradients: Any, steps: Any, count: int, inner: int, n_pixels: int, mode: int, root: int, sums: Any, parts: Any
     ) -> None:
-        """Spread over K checkpoints of gradients (K * B, n) and magnitudes, summed over every tile, into (T, B) each.
+        """Spread over some checkpoints of gradients (K * B, n), and magnitudes, summed over every tile; (T, B) each.
 
-        Every gradient is read once; nothing of the size of the pixels is written.
+        ``steps`` (k,) are the checkpoints. Their gradients are read once, and nothing of the size of the pixels is
+        written: spread comes from sums of differences from the first of the checkpoints and of their squares (shifted
+        data, Chan, Golub & LeVeque 1983). The shift is one of the values, so the squares add up to at most k times the
+        squared deviations, and the subtraction loses at most that factor of float64's precision.
         """
         scratch = cuda.shared.array(THREADS, float64)
         reduced = cuda.shared.array(THREADS, float64)
@@ -189,12 +193,10 @@ def _block_kernel(sums_over_steps: Any) -> Any:
             for chunk in range(part * TILE, stop, width):
                 n = min(width, stop - chunk)
                 total, squares, absolute = sums_over_steps(
-                    gradients, b, chunk, n, n_steps, n_examples, count, inner, mode, scratch, reduced
+                    gradients, b, chunk, n, steps, n_examples, count, inner, mode, scratch, reduced
                 )
                 magnitude += absolute
-                variance = _shifted_m2(total, squares, n_steps) / n_steps
-                # max() would turn NaN into zero.
-                variance = 0.0 if variance < 0.0 else variance
+                variance = _spread_of_sums(total, squares, 1.0 / steps.size)
                 spread += sqrt(variance) if root else variance
             spread = block_sum(scratch, spread)
             magnitude = block_sum(scratch, magnitude)

@@ -15,7 +15,7 @@ __all__ = [
     "float16_bits_to_float32",
     "merged_m2",
     "merged_mean",
-    "shifted_m2",
+    "spread_of_sums",
     "updated_m2",
     "updated_mean",
 ]
@@ -46,14 +46,11 @@ def merged_m2(m2: float, other_m2: float, delta: float, weight: float) -> float:
     return m2 + other_m2 + delta * delta * weight
 
 
-def shifted_m2(total: float, squares: float, n: int) -> float:
-    """Sum of squared deviations of ``n`` values from sums of their differences d to the first of them (Chan et al.).
-
-    The shift is one of the values, so ``squares`` (sum of d * d) is at most n times the result, and the subtraction of
-    ``total`` (sum of d) squared over n loses at most that factor. Rounding alone can make the result negative, and
-    callers put zero there.
-    """
-    return squares - total * (total / n)
+def spread_of_sums(total: float, squares: float, inverse_count: float) -> float:
+    """Variance (ddof 0) from sums of d and d², d being the differences from one of the values; never negative."""
+    variance = (squares - total * total * inverse_count) * inverse_count
+    # max() would turn NaN into zero.
+    return 0.0 if variance < 0.0 else variance
 
 
 def bfloat16_bits_to_float32(bits: Any) -> Any:

@@ -9,12 +9,12 @@ import numpy as np
 from vogcore.errors import GradientError, SettingsError
 from vogcore.kernels._cpu import L2, MAGNITUDE, MEAN
 
-__all__ = ["MODES", "check_count", "check_reduction", "layout"]
+__all__ = ["MODES", "check_count", "check_reduction", "layout_of"]
 
 MODES = {"mean": MEAN, "none": MEAN, "magnitude": MAGNITUDE, "l2": L2}
 
 
-def layout(shape: tuple[int, ...], channel_axis: int | None, channels: str) -> tuple[int, int, int]:
+def layout_of(shape: tuple[int, ...], channel_axis: int | None, channels: str) -> tuple[int, int, int]:
     """Outer size, number of channels and inner size of one example; ``shape`` is the example's, without the batch."""
     if channels not in MODES:
         raise SettingsError(f"channels must be one of {', '.join(sorted(MODES))}, not {channels!r}.")

@@ -12,19 +12,21 @@ their own work. A call returns when its results are there, so the memory of its 
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from vogcore.errors import DataError, GradientError
+from vogcore.errors import DataError, GradientError, SettingsError
 from vogcore.kernels import _cuda, _cuda_classes, statistics
 from vogcore.kernels._cuda_arrays import Call, DeviceArray, call, empty, scratch, threads_for, to_host
 from vogcore.kernels._cuda_pixel import PLAIN, choose_layout
-from vogcore.kernels.checks import MODES, check_count, check_reduction, layout
+from vogcore.kernels.checks import MODES, check_count, check_reduction, layout_of
 from vogcore.kernels.statistics import ClassStatistics
 
 __all__ = [
+    "BlockScore",
     "block_score",
     "class_statistics",
     "empty",
@@ -110,7 +112,7 @@ def update_moments(
     with call(gradients, mean, m2) as here:
         view, encoding = _gradients(here, gradients, 1)
         n_examples = int(view.shape[0])
-        outer, count, inner = layout(tuple(view.shape[1:]), channel_axis, channels)
+        outer, count, inner = layout_of(tuple(view.shape[1:]), channel_axis, channels)
         n_pixels = outer * inner
         own_mean, own_m2 = _moment_pair(here, mean, m2, (n_examples, n_pixels))
         if n_examples == 0:
@@ -135,54 +137,85 @@ def update_moments(
         return _totals(here, parts, out) / n_pixels
 
 
+class BlockScore(NamedTuple):
+    """What a block comes to; with windows both have a leading axis W."""
+
+    vog: npt.NDArray[np.float64]
+    """Raw VoG (B,): the mean over the pixels of their spread over the checkpoints."""
+    magnitude: npt.NDArray[np.float64]
+    """Mean of |S| (B,) over the same checkpoints and pixels."""
+
+
 def block_score(
-    gradients: Any, *, channel_axis: int | None = None, channels: str = "mean", reduction: str = "std"
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Score a block whose gradients of all checkpoints are in device memory; each of them is read once.
+    gradients: Any,
+    *,
+    channel_axis: int | None = None,
+    channels: str = "mean",
+    reduction: str = "std",
+    windows: Sequence[npt.ArrayLike] | None = None,
+) -> BlockScore:
+    """Score a block whose gradients of all checkpoints are in device memory; nothing of its size is written.
 
     Args:
         gradients: (K, B, ...) float32, float64 or float16, or bfloat16 as uint16 bits.
         channel_axis: axis of the channels in the gradients (B, ...) of one checkpoint, 1 or more, or None.
         channels: as for :func:`vogcore.kernels.update_moments`.
         reduction: as for :func:`vogcore.kernels.score_from_moments`.
+        windows: None for all K checkpoints, or for each of W windows the indices of its checkpoints. The gradients of a
+            checkpoint are read once for each window that it is in.
 
     Returns:
-        Raw variance of gradients (B,) and the mean over checkpoints and pixels of |S| (B,), both float64; the second
-        is NaN or infinite where a gradient of the example is.
+        Scores and mean magnitudes, (B,) or (W, B) float64; not finite where a gradient of the example at one of the
+        checkpoints is not.
 
     Raises:
         GradientError: if gradients have another type or shape.
-        SettingsError: for an unknown ``channels`` or ``reduction`` or an axis that does not exist.
+        SettingsError: for an unknown ``channels`` or ``reduction``, an axis that does not exist, or a window that is
+            empty, repeats a checkpoint, or names one that does not exist.
     """
     check_reduction(reduction)
     with call(gradients) as here:
         view, encoding = _gradients(here, gradients, 2)
         n_steps, n_examples = int(view.shape[0]), int(view.shape[1])
-        outer, count, inner = layout(tuple(view.shape[2:]), channel_axis, channels)
+        outer, count, inner = layout_of(tuple(view.shape[2:]), channel_axis, channels)
         if n_steps == 0:
             raise GradientError("gradients hold no checkpoint: their first axis must be at least 1.")
-        if n_examples == 0:
-            return np.zeros(0), np.zeros(0)
+        chosen = [np.arange(n_steps)] if windows is None else [_window(window, n_steps) for window in windows]
+        scores = np.zeros((2, len(chosen), n_examples))
         n_pixels = outer * inner
         n_tiles, mode = _n_tiles(n_pixels), MODES[channels]
-        sums, parts, out = scratch((n_tiles, n_examples), (n_tiles, n_examples), (n_examples,))
         arrangement = choose_layout(count, inner, mode)
-        here.launch(
-            _cuda.gradient_kernels(encoding, arrangement).block_score,
-            n_tiles * n_examples,
-            _pixel_threads(arrangement, count, n_pixels),
-            view.reshape(n_steps * n_examples, count * n_pixels),
-            n_steps,
-            count,
-            inner,
-            n_pixels,
-            mode,
-            int(reduction == "std"),
-            sums,
-            parts,
+        kernel = _cuda.gradient_kernels(encoding, arrangement).block_score
+        for window, steps in enumerate(chosen if n_examples else []):
+            sums, parts, out = scratch((n_tiles, n_examples), (n_tiles, n_examples), (n_examples,))
+            here.launch(
+                kernel,
+                n_tiles * n_examples,
+                _pixel_threads(arrangement, count, n_pixels),
+                view.reshape(n_steps * n_examples, count * n_pixels),
+                here.upload(steps),
+                count,
+                inner,
+                n_pixels,
+                mode,
+                int(reduction == "std"),
+                sums,
+                parts,
+            )
+            scores[0, window] = _totals(here, sums, out) / n_pixels
+            scores[1, window] = _totals(here, parts, out) / (n_pixels * steps.size)
+    return BlockScore(*(scores[:, 0] if windows is None else scores))
+
+
+def _window(window: npt.ArrayLike, n_steps: int) -> npt.NDArray[np.int64]:
+    steps = np.asarray(window)
+    if steps.ndim != 1 or steps.size == 0 or steps.dtype.kind not in "iu":
+        raise SettingsError(f"a window must be a list of checkpoint indices, not {window!r}.")
+    if steps.min() < 0 or steps.max() >= n_steps or np.unique(steps).size != steps.size:
+        raise SettingsError(
+            f"a window must name checkpoints 0 to {n_steps - 1}, each at most once, not {steps.tolist()}."
         )
-        score = _totals(here, sums, out) / n_pixels
-        return score, _totals(here, parts, out) / (n_pixels * n_steps)
+    return steps.astype(np.int64)
 
 
 def score_from_moments(m2: Any, n: int, *, reduction: str = "std") -> npt.NDArray[np.float64]:

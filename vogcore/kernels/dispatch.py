@@ -10,7 +10,7 @@ import numpy.typing as npt
 from vogcore._types import FloatArray
 from vogcore.errors import GradientError
 from vogcore.kernels import _cpu
-from vogcore.kernels.checks import MODES, check_count, check_reduction, layout
+from vogcore.kernels.checks import MODES, check_count, check_reduction, layout_of
 from vogcore.kernels.devices import empty, on_any_device, to_host
 from vogcore.kernels.statistics import ClassStatistics, class_statistics, normalise, robust_statistics
 from vogcore.kernels.threads import get_threads, run_ranges, set_threads
@@ -50,7 +50,7 @@ def pixel_count(shape: tuple[int, ...], channel_axis: int | None, channels: str)
         SettingsError: for an unknown ``channels`` or an axis that does not exist.
         GradientError: if ``shape`` holds no values.
     """
-    outer, _, inner = layout(tuple(shape), channel_axis, channels)
+    outer, _, inner = layout_of(tuple(shape), channel_axis, channels)
     return outer * inner
 
 
@@ -134,7 +134,7 @@ def update_moments(
             f"gradients must be float16, float32, float64 or bfloat16 as uint16 bits, not {gradients.dtype}."
         )
     step = check_count("step", step, 1)
-    outer, count, inner = layout(gradients.shape[1:], channel_axis, channels)
+    outer, count, inner = layout_of(gradients.shape[1:], channel_axis, channels)
     n_examples, n_pixels = gradients.shape[0], outer * inner
     _check_moment_pair(mean, m2, (n_examples, n_pixels))
 
