@@ -154,12 +154,12 @@ def test_without_numba_cuda_the_extra_is_named(no_numba_cuda):
 
 def test_what_keeps_the_gpu_from_working_is_told_in_a_line(monkeypatch):
     def fail():
-        raise OSError("libnvvm.so is missing.\nlooked here\nand there")
+        raise OSError("libnvvm.so is missing.\n\nlooked here\nand there.\n: ")
 
     monkeypatch.setattr(devices, "_installed", lambda kind: True)
     monkeypatch.setattr(devices, "_module", lambda kind: SimpleNamespace(self_check=fail))
     devices.problem.cache_clear()
-    assert devices.problem("cuda") == "numba-cuda fails (libnvvm.so is missing)"
+    assert devices.problem("cuda") == "numba-cuda fails (libnvvm.so is missing. looked here and there)"
     devices.problem.cache_clear()
     monkeypatch.setattr(devices, "_module", lambda kind: SimpleNamespace(self_check=lambda: None))
     assert devices.problem("cuda") is None

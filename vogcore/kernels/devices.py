@@ -30,6 +30,9 @@ _PLACES = {
     _dlpack.CUDA_MANAGED: "cuda",
 }
 
+_LONGEST = 300
+"""Characters of a message of Numba's that are passed on."""
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -122,8 +125,8 @@ def problem(kind: str) -> str | None:
     try:
         _module(kind).self_check()
     except Exception as error:  # noqa: BLE001  (drivers, compilers and loaders have errors of many kinds)
-        lines = str(error).strip().splitlines()
-        return f"numba-cuda fails ({lines[0].rstrip('.:') if lines else type(error).__name__})"
+        said = " ".join(str(error).split()).rstrip(".: ") or type(error).__name__
+        return f"numba-cuda fails ({said[:_LONGEST]})"
     return None
 
 
