@@ -19,7 +19,7 @@ import numpy as np
 from numba import cuda, float64
 
 from vogcore.kernels import _scalar
-from vogcore.kernels._cuda_pixel import THREADS, block_sum, pixel_function
+from vogcore.kernels._cuda_pixel import THREADS, block_sum, pixel_function, position
 
 __all__ = [
     "TILE",
@@ -67,14 +67,16 @@ def _update_kernel(pixel: Any) -> Any:
             total = 0.0
             for chunk in range(part * TILE, stop, width):
                 n = min(width, stop - chunk)
-                value = pixel(gradients, b, chunk, n, count, inner, mode, scratch, reduced)
-                if t < n:
-                    p = chunk + t
+                # No branch before the last load: all loads of a pixel are on the way together.
+                p = chunk + min(t, n - 1)
+                own_mean = np.float64(mean[b, p])
+                own_m2 = np.float64(m2[b, p])
+                at = position(p, count, inner, n_pixels)
+                value = pixel(gradients, b, chunk, n, at, count, inner, mode, scratch, reduced)
+                if weight == 0.0:  # at the first checkpoint the buffers may hold anything, NaN included
                     own_mean = 0.0
                     own_m2 = 0.0
-                    if weight > 0.0:  # at the first checkpoint the buffers may hold anything, NaN included
-                        own_mean = np.float64(mean[b, p])
-                        own_m2 = np.float64(m2[b, p])
+                if t < n:
                     delta = value - own_mean
                     mean[b, p] = _updated_mean(own_mean, delta, inverse_step)
                     m2[b, p] = _updated_m2(own_m2, delta, weight)
@@ -95,26 +97,24 @@ def _four_steps(pixel: Any) -> Any:
         b: int,
         chunk: int,
         n: int,
-        steps: Any,
-        n_examples: int,
+        at: int,
+        starts: Any,
         count: int,
         inner: int,
         mode: int,
         scratch: Any,
         reduced: Any,
     ) -> Any:
-        origin = pixel(gradients, steps[0] * n_examples + b, chunk, n, count, inner, mode, scratch, reduced)
+        origin = pixel(gradients, starts[0] + b, chunk, n, at, count, inner, mode, scratch, reduced)
         magnitude = abs(origin)
         total = 0.0
         squares = 0.0
         k = 1
-        while k + 4 <= steps.size:
-            row, after = steps[k] * n_examples + b, steps[k + 1] * n_examples + b
-            first = pixel(gradients, row, chunk, n, count, inner, mode, scratch, reduced)
-            second = pixel(gradients, after, chunk, n, count, inner, mode, scratch, reduced)
-            row, after = steps[k + 2] * n_examples + b, steps[k + 3] * n_examples + b
-            third = pixel(gradients, row, chunk, n, count, inner, mode, scratch, reduced)
-            fourth = pixel(gradients, after, chunk, n, count, inner, mode, scratch, reduced)
+        while k + 4 <= starts.size:
+            first = pixel(gradients, starts[k] + b, chunk, n, at, count, inner, mode, scratch, reduced)
+            second = pixel(gradients, starts[k + 1] + b, chunk, n, at, count, inner, mode, scratch, reduced)
+            third = pixel(gradients, starts[k + 2] + b, chunk, n, at, count, inner, mode, scratch, reduced)
+            fourth = pixel(gradients, starts[k + 3] + b, chunk, n, at, count, inner, mode, scratch, reduced)
             magnitude += abs(first) + abs(second) + abs(third) + abs(fourth)
             first -= origin
             second -= origin
@@ -123,8 +123,8 @@ def _four_steps(pixel: Any) -> Any:
             total += first + second + third + fourth
             squares += first * first + second * second + third * third + fourth * fourth
             k += 4
-        while k < steps.size:
-            value = pixel(gradients, steps[k] * n_examples + b, chunk, n, count, inner, mode, scratch, reduced)
+        while k < starts.size:
+            value = pixel(gradients, starts[k] + b, chunk, n, at, count, inner, mode, scratch, reduced)
             magnitude += abs(value)
             value -= origin
             total += value
@@ -144,20 +144,20 @@ def _one_step(pixel: Any) -> Any:
         b: int,
         chunk: int,
         n: int,
-        steps: Any,
-        n_examples: int,
+        at: int,
+        starts: Any,
         count: int,
         inner: int,
         mode: int,
         scratch: Any,
         reduced: Any,
     ) -> Any:
-        origin = pixel(gradients, steps[0] * n_examples + b, chunk, n, count, inner, mode, scratch, reduced)
+        origin = pixel(gradients, starts[0] + b, chunk, n, at, count, inner, mode, scratch, reduced)
         magnitude = abs(origin)
         total = 0.0
         squares = 0.0
-        for k in range(1, steps.size):
-            value = pixel(gradients, steps[k] * n_examples + b, chunk, n, count, inner, mode, scratch, reduced)
+        for k in range(1, starts.size):
+            value = pixel(gradients, starts[k] + b, chunk, n, at, count, inner, mode, scratch, reduced)
             magnitude += abs(value)
             value -= origin
             total += value
@@ -170,14 +170,14 @@ def _one_step(pixel: Any) -> Any:
 def _block_kernel(sums_over_steps: Any) -> Any:
     @cuda.jit
     def block_score(
-        gradients: Any, steps: Any, count: int, inner: int, n_pixels: int, mode: int, root: int, sums: Any, parts: Any
+        gradients: Any, starts: Any, count: int, inner: int, n_pixels: int, mode: int, root: int, sums: Any, parts: Any
     ) -> None:
         """Spread over some checkpoints of gradients (K * B, n), and magnitudes, summed over every tile; (T, B) each.
 
-        ``steps`` (k,) are the checkpoints. Their gradients are read once, and nothing of the size of the pixels is
-        written: spread comes from sums of differences from the first of the checkpoints and of their squares (shifted
-        data, Chan, Golub & LeVeque 1983). The shift is one of the values, so the squares add up to at most k times the
-        squared deviations, and the subtraction loses at most that factor of float64's precision.
+        ``starts`` (k,) are the first rows of the checkpoints. Their gradients are read once, and nothing of the size of
+        the pixels is written: spread comes from sums of differences from the first of the checkpoints and of their
+        squares (shifted data, Chan, Golub & LeVeque 1983). The shift is one of the values, so the squares add up to at
+        most k times the squared deviations, and the subtraction loses at most that factor of float64's precision.
         """
         scratch = cuda.shared.array(THREADS, float64)
         reduced = cuda.shared.array(THREADS, float64)
@@ -192,12 +192,14 @@ def _block_kernel(sums_over_steps: Any) -> Any:
             magnitude = 0.0
             for chunk in range(part * TILE, stop, width):
                 n = min(width, stop - chunk)
+                at = position(chunk + min(t, n - 1), count, inner, n_pixels)
                 total, squares, absolute = sums_over_steps(
-                    gradients, b, chunk, n, steps, n_examples, count, inner, mode, scratch, reduced
+                    gradients, b, chunk, n, at, starts, count, inner, mode, scratch, reduced
                 )
-                magnitude += absolute
-                variance = _spread_of_sums(total, squares, 1.0 / steps.size)
-                spread += sqrt(variance) if root else variance
+                if t < n:
+                    magnitude += absolute
+                    variance = _spread_of_sums(total, squares, 1.0 / starts.size)
+                    spread += sqrt(variance) if root else variance
             spread = block_sum(scratch, spread)
             magnitude = block_sum(scratch, magnitude)
             if t == 0:

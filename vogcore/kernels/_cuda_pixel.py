@@ -1,9 +1,10 @@
 """The value of a pixel from its channels, read in the order in which they lie on the GPU; sums over a block of threads.
 
 Every ``pixel`` function has the same arguments: gradients (rows, n), the row, the first pixel of a chunk of ``n`` (at
-most the threads of a block), ``count`` channels that lie ``inner`` values apart, the mode, and two shared arrays for
-those that share the work. It gives each thread the value of its own pixel, and 0 to threads beyond the chunk; all
-threads of a block must call it.
+most the threads of a block), where the first channel of the thread's own pixel lies (:func:`position`), ``count``
+channels that lie ``inner`` values apart, the mode, and two shared arrays for threads that share the work. It gives each
+thread the value of its own pixel; all threads of a block must call it. Threads beyond the chunk name the last pixel and
+leave the result alone: a branch around the loads would keep those of several rows from being on the way together.
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ import numpy as np
 from numba import cuda
 
 from vogcore.kernels import _scalar
-from vogcore.kernels._cpu import MAGNITUDE, MEAN
+from vogcore.kernels._cpu import L2, MAGNITUDE, MEAN
 
-__all__ = ["ENCODINGS", "LAYOUTS", "PLAIN", "THREADS", "block_sum", "choose_layout", "pixel_function"]
+__all__ = ["ENCODINGS", "LAYOUTS", "PLAIN", "THREADS", "block_sum", "choose_layout", "pixel_function", "position"]
 
 THREADS = 256
 """Most threads of a block; a power of two, as the trees need."""
@@ -83,17 +84,18 @@ def _magnitude_part(value: float, mode: int) -> float:
 @cuda.jit(device=True)
 def _finished(total: float, mode: int, inverse: float) -> float:
     """The pixel from its sum over the channels; ``inverse`` is one over their number."""
-    if mode in (MEAN, MAGNITUDE):
-        return total * inverse
-    return sqrt(total)
+    return sqrt(total) if mode == L2 else total * inverse
 
 
 @cuda.jit(device=True)
-def _position(pixel: int, count: int, inner: int) -> int:
-    """Where the first channel of a pixel lies in its example."""
+def position(pixel: int, count: int, inner: int, n_pixels: int) -> int:
+    """Where the first channel of a pixel lies in its example; a division only where channels are in the middle."""
     if inner == 1:
         return pixel * count
-    return (pixel // inner) * (count * inner) + pixel % inner
+    if inner == n_pixels:
+        return pixel
+    outer = pixel // inner
+    return outer * count * inner + pixel - outer * inner
 
 
 def _single_pixel(widen: Any) -> Any:
@@ -101,12 +103,18 @@ def _single_pixel(widen: Any) -> Any:
 
     @cuda.jit(device=True)
     def pixel(
-        gradients: Any, row: int, chunk: int, n: int, count: int, inner: int, mode: int, scratch: Any, reduced: Any
+        gradients: Any,
+        row: int,
+        chunk: int,
+        n: int,
+        at: int,
+        count: int,
+        inner: int,
+        mode: int,
+        scratch: Any,
+        reduced: Any,
     ) -> float:
-        t = cuda.threadIdx.x
-        if t >= n:
-            return 0.0
-        value = widen(gradients[row, chunk + t])
+        value = widen(gradients[row, at])
         return value if mode == MEAN else _finished(_magnitude_part(value, mode), mode, 1.0)
 
     return pixel
@@ -117,12 +125,17 @@ def _mean_of_3_pixel(widen: Any) -> Any:
 
     @cuda.jit(device=True)
     def pixel(
-        gradients: Any, row: int, chunk: int, n: int, count: int, inner: int, mode: int, scratch: Any, reduced: Any
+        gradients: Any,
+        row: int,
+        chunk: int,
+        n: int,
+        at: int,
+        count: int,
+        inner: int,
+        mode: int,
+        scratch: Any,
+        reduced: Any,
     ) -> float:
-        t = cuda.threadIdx.x
-        if t >= n:
-            return 0.0
-        at = _position(chunk + t, 3, inner)
         first = widen(gradients[row, at])
         second = widen(gradients[row, at + inner])
         third = widen(gradients[row, at + 2 * inner])
@@ -136,12 +149,17 @@ def _narrow_pixel(widen: Any) -> Any:
 
     @cuda.jit(device=True)
     def pixel(
-        gradients: Any, row: int, chunk: int, n: int, count: int, inner: int, mode: int, scratch: Any, reduced: Any
+        gradients: Any,
+        row: int,
+        chunk: int,
+        n: int,
+        at: int,
+        count: int,
+        inner: int,
+        mode: int,
+        scratch: Any,
+        reduced: Any,
     ) -> float:
-        t = cuda.threadIdx.x
-        if t >= n:
-            return 0.0
-        at = _position(chunk + t, count, inner)
         total = 0.0
         for c in range(count):
             value = widen(gradients[row, at + c * inner])
@@ -156,7 +174,16 @@ def _wide_pixel(widen: Any) -> Any:
 
     @cuda.jit(device=True)
     def pixel(
-        gradients: Any, row: int, chunk: int, n: int, count: int, inner: int, mode: int, scratch: Any, reduced: Any
+        gradients: Any,
+        row: int,
+        chunk: int,
+        n: int,
+        at: int,
+        count: int,
+        inner: int,
+        mode: int,
+        scratch: Any,
+        reduced: Any,
     ) -> float:
         t = cuda.threadIdx.x
         lanes = 32

@@ -193,7 +193,7 @@ def block_score(
                 n_tiles * n_examples,
                 _pixel_threads(arrangement, count, n_pixels),
                 view.reshape(n_steps * n_examples, count * n_pixels),
-                here.upload(steps),
+                here.upload(steps * n_examples),
                 count,
                 inner,
                 n_pixels,
