@@ -109,8 +109,9 @@ def score(
             an error.
         threads: threads of ONNX Runtime inside an operator; all CPUs by default.
         batch_size: examples in one run of a model.
-        memory: bytes for the moments and values of one block of examples. It changes speed, not a bit of the scores,
-            as long as a block holds a batch.
+        memory: bytes for the moments and values of one block of examples; where gradients stay on a GPU the moments
+            are in its memory, beside what ONNX Runtime needs there. It changes speed, not a bit of the scores, as long
+            as a block holds a batch.
         overwrite: replace existing files.
         progress: told how many examples x checkpoints are done.
 
