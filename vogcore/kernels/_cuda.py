@@ -74,8 +74,8 @@ def _update_kernel(pixel: Any) -> Any:
                 at = position(p, count, inner, n_pixels)
                 value = pixel(gradients, b, chunk, n, at, count, inner, mode, scratch, reduced)
                 if weight == 0.0:  # at the first checkpoint the buffers may hold anything, NaN included
-                    own_mean = 0.0
-                    own_m2 = 0.0
+                    own_mean = np.float64(0.0)
+                    own_m2 = np.float64(0.0)
                 if t < n:
                     delta = value - own_mean
                     mean[b, p] = _updated_mean(own_mean, delta, inverse_step)
