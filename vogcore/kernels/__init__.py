@@ -1,7 +1,7 @@
 """Moments of gradients over checkpoints, scores from moments, and class statistics, compiled for the CPU.
 
-NumPy arrays in, NumPy arrays out. The functions live in :mod:`vogcore.kernels.dispatch`; names are resolved on first
-use, so that importing this package does not import Numba.
+NumPy arrays in, NumPy arrays out. The functions live in :mod:`vogcore.kernels.dispatch` and
+:mod:`vogcore.kernels.block`; names are resolved on first use, so that importing this package does not import Numba.
 """
 
 from __future__ import annotations
@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING
 from vogcore._lazy import lazy
 
 if TYPE_CHECKING:
+    from vogcore.kernels.block import BlockScore, block_score
     from vogcore.kernels.dispatch import (
         ClassStatistics,
         class_statistics,
         get_threads,
         merge_moments,
+        merge_statistics,
         normalise,
         pixel_count,
         robust_statistics,
@@ -25,10 +27,13 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "BlockScore",
     "ClassStatistics",
+    "block_score",
     "class_statistics",
     "get_threads",
     "merge_moments",
+    "merge_statistics",
     "normalise",
     "pixel_count",
     "robust_statistics",
@@ -37,4 +42,8 @@ __all__ = [
     "update_moments",
 ]
 
-__getattr__, __dir__ = lazy(__name__, dict.fromkeys(__all__, "vogcore.kernels.dispatch"))
+_MODULES = dict.fromkeys(__all__, "vogcore.kernels.dispatch") | dict.fromkeys(
+    ["BlockScore", "block_score"], "vogcore.kernels.block"
+)
+
+__getattr__, __dir__ = lazy(__name__, _MODULES)
