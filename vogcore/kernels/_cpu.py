@@ -136,6 +136,13 @@ def _reduce_pixels(values: Any, count: int, mode: int, out: Any) -> None:
 
 
 @compiled
+def _mean_of_planes_of_3(first: Any, second: Any, third: Any, out: Any) -> None:
+    """Mean of three channels, each a row of its own."""
+    for j in range(out.size):
+        out[j] = (widened(first[j]) + widened(second[j]) + widened(third[j])) * _THIRD
+
+
+@compiled
 def reduce_range(row: Any, start: int, stop: int, count: int, inner: int, mode: int, out: Any) -> None:
     """Values S of the pixels ``start`` to ``stop`` of one example (outer * count * inner,) into ``out``."""
     if inner == 1:

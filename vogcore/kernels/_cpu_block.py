@@ -29,7 +29,7 @@ TILE = 1024
 
 # Checkpoints whose rows are read side by side. Wider groups spill registers, narrower ones wait for memory. Every width
 # up to it has a loop for the beginning of a window (see _tiles).
-WIDTH = 5
+WIDTH = 3
 
 # Pixels between two rounds of prefetching: more at once would fill the line buffers, and loads then wait.
 _STEP = 32
@@ -173,36 +173,35 @@ def _group(pixel: Any, stride: int, planes: int, width: int, *, first: bool, las
     return add
 
 
-def _reduced_group(width: int, *, first: bool, last: bool) -> Any:
-    """Like :func:`_group`, for any layout and reduction of channels: pixels are reduced first, row by row."""
-    add_reduced = _group(_single, 1, 0, width, first=first, last=last)
-
-    @compiled
-    def add(
-        values: Any, at: Any, step: Any, ahead: Any, shape: Any, n: int, rows: Any, inverse: float, root: bool
-    ) -> Any:
-        inner, count, mode, size, start = shape
-        for u in range(width):
-            begin = np.int64(at) + u * np.int64(step)
-            _cpu.reduce_range(values[begin : begin + size], start, start + n, count, inner, mode, rows[4 + u, :n])
-        pixels = rows[4:].reshape(-1)
-        return add_reduced(pixels, _U(0), _U(TILE), _U(0), (1, 1, 0, 0, 0), n, rows, inverse, root)
-
-    return add
+@compiled
+def _in_place(values: Any, at: Any, step: Any, ahead: Any, width: int, shape: Any, n: int, rows: Any) -> Any:
+    """Where the pixels of the next ``width`` checkpoints are: in the gradients themselves."""
+    return values, at, step, ahead
 
 
-def _tiles(group: Any, stride: int) -> Any:
+@compiled
+def _reduced(values: Any, at: Any, step: Any, ahead: Any, width: int, shape: Any, n: int, rows: Any) -> Any:
+    """Reduce the pixels of the next ``width`` checkpoints into rows, from any layout; returns where they are."""
+    inner, count, mode, size, start = shape
+    for u in range(width):
+        begin = np.int64(at) + u * np.int64(step)
+        _cpu.reduce_range(values[begin : begin + size], start, start + n, count, inner, mode, rows[4 + u, :n])
+    return rows[4:].reshape(-1), _U(0), _U(TILE), _U(0)
+
+
+def _tiles(pixel: Any, stride: int, planes: int, load: Any) -> Any:
     """The kernel of a layout.
 
     Args:
-        group: makes its loops, as :func:`_group` does.
-        stride: values from one pixel to the next, 0 where groups find the tile's pixels themselves.
+        pixel: reads a pixel where ``load`` says it is.
+        stride: values from one pixel to the next in the gradients, 0 where ``load`` finds the tile's pixels itself.
+        planes: planes of the gradients that a pixel is read from, 0 to prefetch nothing.
+        load: makes the pixels of a few checkpoints ready.
     """
+    group = partial(_group, pixel, max(stride, 1), planes)
     begin_1 = group(1, first=True, last=False)
     begin_2 = group(2, first=True, last=False)
     begin_3 = group(3, first=True, last=False)
-    begin_4 = group(4, first=True, last=False)
-    begin_5 = group(5, first=True, last=False)
     go_on = group(WIDTH, first=False, last=False)
     end = group(WIDTH, first=False, last=True)
 
@@ -212,25 +211,24 @@ def _tiles(group: Any, stride: int) -> Any:
     ) -> Any:
         """Sums of a tile over ``count`` checkpoints; with ``ends`` the sums of spreads and magnitudes."""
         width = (count - 1) % WIDTH + 1
-        groups = (count - width) // WIDTH
         inverse = 1.0 / count
-        ahead = at + _U(width) * step if groups > 0 else after
-        if width == 1:
-            begin_1(values, at, step, ahead, shape, n, rows, inverse, root)
-        elif width == 2:
-            begin_2(values, at, step, ahead, shape, n, rows, inverse, root)
-        elif width == 3:
-            begin_3(values, at, step, ahead, shape, n, rows, inverse, root)
-        elif width == 4:
-            begin_4(values, at, step, ahead, shape, n, rows, inverse, root)
-        else:
-            begin_5(values, at, step, ahead, shape, n, rows, inverse, root)
-        for i in range(groups):
+        done = 0
+        while done < count:
+            ahead = at + _U(width) * step if done + width < count else after
+            source, place, pace, coming = load(values, at, step, ahead, width, shape, n, rows)
+            if done > 0:
+                if ends and done + width == count:
+                    return end(source, place, pace, coming, shape, n, rows, inverse, root)
+                go_on(source, place, pace, coming, shape, n, rows, inverse, root)
+            elif width == 1:
+                begin_1(source, place, pace, coming, shape, n, rows, inverse, root)
+            elif width == 2:
+                begin_2(source, place, pace, coming, shape, n, rows, inverse, root)
+            else:
+                begin_3(source, place, pace, coming, shape, n, rows, inverse, root)
+            done += width
             at = ahead
-            ahead = at + _U(WIDTH) * step if i + 1 < groups else after
-            if ends and i + 1 == groups:
-                return end(values, at, step, ahead, shape, n, rows, inverse, root)
-            go_on(values, at, step, ahead, shape, n, rows, inverse, root)
+            width = WIDTH
         return 0.0, 0.0
 
     @compiled
@@ -358,7 +356,7 @@ def _merge(rows: Any, mean: Any, m2: Any, n: int, before: int, count: int) -> No
         m2[j] = _merged_m2(m2[j], rows[2, j], delta, m2_weight)
 
 
-SINGLE = _tiles(partial(_group, _single, 1, 1), 1)
-PLANES = _tiles(partial(_group, _planes_of_3, 1, 3), 1)
-ADJACENT = _tiles(partial(_group, _adjacent_3, 3, 1), 3)
-REDUCED = _tiles(_reduced_group, 0)
+SINGLE = _tiles(_single, 1, 1, _in_place)
+PLANES = _tiles(_planes_of_3, 1, 3, _in_place)
+ADJACENT = _tiles(_adjacent_3, 3, 1, _in_place)
+REDUCED = _tiles(_single, 0, 0, _reduced)

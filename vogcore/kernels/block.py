@@ -79,7 +79,7 @@ def block_score(
     n_pixels = outer * inner
     values, step = _flat(gradients)
     mode = MODES[channels]
-    kernel, scale = _kernel(mode, outer, count, inner)
+    kernel, scale = _kernel(values.dtype, mode, outer, count, inner)
     n_tiles = -(-n_pixels // _cpu_block.TILE)
     spreads = np.empty((len(totals), n_tiles, n_examples))
     magnitudes = np.empty_like(spreads)
@@ -96,9 +96,10 @@ def block_score(
     return BlockScore(vog, magnitude) if windows is not None else BlockScore(vog[0], magnitude[0])
 
 
-def _kernel(mode: int, outer: int, count: int, inner: int) -> tuple[Any, float]:
+def _kernel(dtype: np.dtype, mode: int, outer: int, count: int, inner: int) -> tuple[Any, float]:
     """The kernel of a layout, and the factor from what it takes for a pixel to the pixel's value."""
-    if mode == _cpu.MEAN:
+    # Other types would be read about as fast by these loops, and each would take seconds to compile.
+    if mode == _cpu.MEAN and dtype == np.float32:
         if count == 1:
             return _cpu_block.SINGLE, 1.0
         if count == 3 and inner == 1:
