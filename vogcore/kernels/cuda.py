@@ -13,7 +13,7 @@ their own work. A call returns when its results are there, so the memory of its 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,11 +22,11 @@ from vogcore.errors import DataError, GradientError, SettingsError
 from vogcore.kernels import _cuda, _cuda_classes, statistics
 from vogcore.kernels._cuda_arrays import Call, DeviceArray, call, empty, scratch, threads_for, to_host
 from vogcore.kernels._cuda_pixel import PLAIN, choose_layout
+from vogcore.kernels.block import BlockScore
 from vogcore.kernels.checks import MODES, check_count, check_reduction, layout_of
 from vogcore.kernels.statistics import ClassStatistics
 
 __all__ = [
-    "BlockScore",
     "block_score",
     "class_statistics",
     "empty",
@@ -135,15 +135,6 @@ def update_moments(
             parts,
         )
         return _totals(here, parts, out) / n_pixels
-
-
-class BlockScore(NamedTuple):
-    """What a block comes to; with windows both have a leading axis W."""
-
-    vog: npt.NDArray[np.float64]
-    """Raw VoG (B,): the mean over the pixels of their spread over the checkpoints."""
-    magnitude: npt.NDArray[np.float64]
-    """Mean of |S| (B,) over the same checkpoints and pixels."""
 
 
 def block_score(

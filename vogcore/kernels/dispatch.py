@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import numpy.typing as npt
 
@@ -12,7 +10,13 @@ from vogcore.errors import GradientError
 from vogcore.kernels import _cpu
 from vogcore.kernels.checks import MODES, check_count, check_reduction, layout_of
 from vogcore.kernels.devices import empty, on_any_device, to_host
-from vogcore.kernels.statistics import ClassStatistics, class_statistics, normalise, robust_statistics
+from vogcore.kernels.statistics import (
+    ClassStatistics,
+    class_statistics,
+    merge_statistics,
+    normalise,
+    robust_statistics,
+)
 from vogcore.kernels.threads import get_threads, run_ranges, set_threads
 
 __all__ = [
@@ -21,6 +25,7 @@ __all__ = [
     "empty",
     "get_threads",
     "merge_moments",
+    "merge_statistics",
     "normalise",
     "pixel_count",
     "robust_statistics",
@@ -29,9 +34,6 @@ __all__ = [
     "to_host",
     "update_moments",
 ]
-
-# Values decoded at once from 16-bit floats: 256 KB of float32, read again from the second-level cache.
-_DECODED_VALUES = 65536
 
 
 def pixel_count(shape: tuple[int, ...], channel_axis: int | None, channels: str) -> int:
@@ -64,6 +66,22 @@ def _read_only(array: npt.NDArray) -> npt.NDArray:
 def _native(array: npt.NDArray) -> npt.NDArray:
     """``array`` with native byte order, C-contiguous and aligned; a copy only where it is not so already."""
     return np.require(array, array.dtype.newbyteorder("="), ["C", "A"])
+
+
+def as_values(gradients: npt.NDArray) -> npt.NDArray:
+    """Gradients in a type that kernels read: 16-bit floats as their bits, int16 for binary16, uint16 for bfloat16.
+
+    Raises:
+        GradientError: for any other type.
+    """
+    if gradients.dtype.name == "bfloat16":
+        return gradients.view(np.uint16)
+    kind = gradients.dtype.kind + str(gradients.dtype.itemsize)
+    if kind not in ("f2", "f4", "f8", "u2"):
+        raise GradientError(
+            f"gradients must be float16, float32, float64 or bfloat16 as uint16 bits, not {gradients.dtype}."
+        )
+    return gradients.view(gradients.dtype.str.replace("f", "i")) if kind == "f2" else gradients
 
 
 def _check_moments(name: str, array: npt.NDArray, shape: tuple[int, int], dtype: np.dtype) -> None:
@@ -127,54 +145,26 @@ def update_moments(
     gradients = np.asarray(gradients)
     if gradients.ndim == 0:
         raise GradientError("gradients must have a batch axis, but they are a single number.")
-    if gradients.dtype.name == "bfloat16":
-        gradients = gradients.view(np.uint16)
-    elif gradients.dtype.kind + str(gradients.dtype.itemsize) not in ("f2", "f4", "f8", "u2"):
-        raise GradientError(
-            f"gradients must be float16, float32, float64 or bfloat16 as uint16 bits, not {gradients.dtype}."
-        )
+    gradients = as_values(gradients)
     step = check_count("step", step, 1)
     outer, count, inner = layout_of(gradients.shape[1:], channel_axis, channels)
     n_examples, n_pixels = gradients.shape[0], outer * inner
     _check_moment_pair(mean, m2, (n_examples, n_pixels))
 
-    rows = _native(gradients).reshape(n_examples, count * n_pixels)
+    rows = _read_only(_native(gradients).reshape(n_examples, count * n_pixels))
     n_tiles = -(-n_pixels // _cpu.TILE)
     magnitudes = np.empty((n_tiles, n_examples))
     n_bytes = rows.nbytes + 2 * (mean.nbytes + m2.nbytes)
     mode = MODES[channels]
-
-    def update(values: npt.NDArray, example: int, first: int, last: int) -> None:
-        _cpu.update_tiles(_read_only(values), example, count, inner, mode, mean, m2, step, first, last, magnitudes)
-
-    if rows.dtype.itemsize > 2:
-        run_ranges(lambda first, last: update(rows, 0, first, last), n_examples * n_tiles, n_bytes)
-    else:
-        decode = _cpu.decode_bfloat16 if rows.dtype == np.uint16 else _cpu.decode_float16
-        bits = _read_only(rows.view(np.uint16))
-        run_ranges(lambda first, last: _update_decoded(bits, decode, update, n_tiles, first, last), n_examples, n_bytes)
-    return _total(magnitudes) / n_pixels
+    run_ranges(
+        lambda first, last: _cpu.update_tiles(rows, count, inner, mode, mean, m2, step, first, last, magnitudes),
+        n_examples * n_tiles,
+        n_bytes,
+    )
+    return sum_of_tiles(magnitudes) / n_pixels
 
 
-def _update_decoded(
-    bits: npt.NDArray[np.uint16],
-    decode: Callable[[npt.NDArray, npt.NDArray], None],
-    update: Callable[[npt.NDArray, int, int, int], None],
-    n_tiles: int,
-    first: int,
-    last: int,
-) -> None:
-    """Update the examples ``first`` to ``last`` from 16-bit floats (B, n), a few decoded examples at a time."""
-    size = bits.shape[1]
-    group = min(last - first, max(1, _DECODED_VALUES // size))
-    buffer = np.empty((group, size), np.float32)
-    for start in range(first, last, group):
-        n = min(group, last - start)
-        decode(bits[start : start + n].reshape(-1), buffer[:n].reshape(-1))
-        update(buffer[:n], start, start * n_tiles, (start + n) * n_tiles)
-
-
-def _total(parts: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def sum_of_tiles(parts: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """Sum (T, B) over T, tile after tile, so that the order of summation never depends on B."""
     total = parts[0].copy()
     for part in parts[1:]:
@@ -260,4 +250,4 @@ def score_from_moments(m2: FloatArray, n: int, *, reduction: str = "std") -> npt
     run_ranges(
         lambda first, last: _cpu.score_tiles(rows, 1.0 / n, root, first, last, sums), n_examples * n_tiles, rows.nbytes
     )
-    return _total(sums) / n_pixels
+    return sum_of_tiles(sums) / n_pixels
