@@ -24,11 +24,12 @@ lint: env
 test: env lint
 	$(BIN)/python -m pytest
 
-# SUITE=speed times gradients and needs no data; without it the whole job runs on Fashion-MNIST, in the folder DATA.
+# SUITE=speed times gradients and kernels and needs no data; without it the whole job runs on Fashion-MNIST, in the folder DATA.
 bench: env
 ifeq ($(SUITE),speed)
 	$(BIN)/python -m benchmarks.gradients $(if $(QUICK),--quick)
 	$(BIN)/python -m benchmarks.checkpoints $(if $(QUICK),--quick)
+	$(BIN)/python -m benchmarks.kernels $(if $(QUICK),--quick)
 else
 	$(BIN)/python -m benchmarks.fashion_mnist --data-dir $(DATA)
 endif

@@ -12,7 +12,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-__all__ = ["TimedCommand", "machine", "peak_memory_mib", "run_timed", "versions"]
+__all__ = ["TimedCommand", "last_level_cache_mib", "machine", "peak_memory_mib", "run_timed", "versions"]
 
 PACKAGES = ("vogcore", "numpy", "torch", "onnx", "onnxscript", "onnxruntime", "onnxruntime-gpu", "h5py", "numba")
 
@@ -24,6 +24,15 @@ def machine() -> dict[str, Any]:
     if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
         memory = round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30, 1)
     return {"processor": _processor(), "cores": cores, "memory_gib": memory, "system": platform.platform()}
+
+
+def last_level_cache_mib() -> float | None:
+    """Size of the largest cache that the system reports, None where it reports none."""
+    sizes = []
+    for path in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size"):
+        text = path.read_text().strip()
+        sizes.append(float(text[:-1]) * {"K": 2.0**-10, "M": 1.0, "G": 2.0**10}[text[-1]])
+    return max(sizes, default=None)
 
 
 def _processor() -> str:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vogcore.errors import DataError
-from vogcore.kernels import class_statistics, normalise, robust_statistics
+from vogcore.kernels import class_statistics, merge_statistics, normalise, robust_statistics
 
 
 @settings(max_examples=40, deadline=None)
@@ -127,3 +127,45 @@ def test_statistics_that_do_not_fit_are_refused():
         normalise([1.0], [0], [0.0], [1.0], zero_spread=[True, False])
     with pytest.raises(DataError, match="example 0 has class 1"):
         normalise([1.0], [1], [0.0], [1.0])
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 999),
+    n=st.integers(0, 200),
+    n_classes=st.integers(1, 12),
+    n_parts=st.integers(1, 5),
+    offset=st.sampled_from([0.0, 1e6, -1e-6]),
+)
+def test_merged_parts_equal_the_whole(seed, n, n_classes, n_parts, offset):
+    rng = np.random.default_rng(seed)
+    scores, classes = rng.normal(size=n) + offset, rng.integers(-1, n_classes, size=n)
+    cuts = np.sort(rng.integers(0, n + 1, size=n_parts - 1))
+    parts = zip(np.split(scores, cuts), np.split(classes, cuts), strict=True)
+    merged = merge_statistics(*(class_statistics(*part, n_classes) for part in parts))
+    whole = class_statistics(scores, classes, n_classes)
+    np.testing.assert_array_equal(merged.count, whole.count)
+    np.testing.assert_allclose(merged.mean, whole.mean, rtol=1e-13, atol=1e-15)
+    np.testing.assert_allclose(merged.std, whole.std, rtol=1e-9, atol=1e-9 * abs(offset))
+    for c in range(n_classes):
+        members = scores[classes == c]
+        expected = np.square(members - members.mean()).sum() if members.size else np.nan
+        np.testing.assert_allclose(whole.m2[c], expected, rtol=1e-9, atol=1e-13)
+
+
+def test_merging_keeps_equal_scores_without_spread_and_nan_where_it_was():
+    part = class_statistics([0.1, 0.1, np.nan, np.inf], [0, 0, 1, 2], 4)
+    other = class_statistics([0.1, 1.0, 2.0], [0, 1, 2], 4)
+    merged = merge_statistics(part, other)
+    assert merged.count.tolist() == [3, 2, 2, 0]
+    assert merged.std[0] == 0.0
+    assert merged.mean[0] == 0.1
+    assert np.isnan(merged.std[1:]).all()
+    assert part.count.tolist() == [2, 1, 1, 0]
+
+
+def test_statistics_that_cannot_be_merged_are_refused():
+    with pytest.raises(DataError, match="at least one part"):
+        merge_statistics()
+    with pytest.raises(DataError, match="of 1 and of 2 classes"):
+        merge_statistics(class_statistics([1.0], [0], 1), class_statistics([1.0], [0], 2))

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from vogcore.kernels import _scalar
-from vogcore.kernels._jit import compiled
+from vogcore.kernels._jit import compiled, widened
 
 __all__ = [
     "L2",
@@ -22,9 +22,8 @@ __all__ = [
     "MEAN",
     "TILE",
     "class_moments",
-    "decode_bfloat16",
-    "decode_float16",
     "merge_range",
+    "reduce_range",
     "score_tiles",
     "standardise",
     "update_tiles",
@@ -43,8 +42,6 @@ _updated_mean = compiled(_scalar.updated_mean)
 _updated_m2 = compiled(_scalar.updated_m2)
 _merged_mean = compiled(_scalar.merged_mean)
 _merged_m2 = compiled(_scalar.merged_m2)
-_bfloat16_bits_to_float32 = compiled(_scalar.bfloat16_bits_to_float32)
-_float16_bits_to_float32 = compiled(_scalar.float16_bits_to_float32)
 
 
 @compiled
@@ -52,7 +49,7 @@ def _update_row(values: Any, mean: Any, m2: Any, inverse_step: float, weight: fl
     """Add one value to the moments of every pixel of a row; returns the sum of magnitudes."""
     total = 0.0
     for j in range(mean.size):
-        value = np.float64(values[j])
+        value = widened(values[j])
         delta = value - mean[j]
         mean[j] = _updated_mean(mean[j], delta, inverse_step)
         m2[j] = _updated_m2(m2[j], delta, weight)
@@ -67,7 +64,7 @@ def _update_planes_of_3(
     """Like :func:`_update_row` for the mean of three channels, each a row of its own."""
     total = 0.0
     for j in range(mean.size):
-        value = (np.float64(first[j]) + np.float64(second[j]) + np.float64(third[j])) * _THIRD
+        value = (widened(first[j]) + widened(second[j]) + widened(third[j])) * _THIRD
         delta = value - mean[j]
         mean[j] = _updated_mean(mean[j], delta, inverse_step)
         m2[j] = _updated_m2(m2[j], delta, weight)
@@ -80,7 +77,7 @@ def _update_pixels_of_3(values: Any, mean: Any, m2: Any, inverse_step: float, we
     """Like :func:`_update_row` for the mean of three adjacent channels of every pixel."""
     total = 0.0
     for j in range(mean.size):
-        value = (np.float64(values[3 * j]) + np.float64(values[3 * j + 1]) + np.float64(values[3 * j + 2])) * _THIRD
+        value = (widened(values[3 * j]) + widened(values[3 * j + 1]) + widened(values[3 * j + 2])) * _THIRD
         delta = value - mean[j]
         mean[j] = _updated_mean(mean[j], delta, inverse_step)
         m2[j] = _updated_m2(m2[j], delta, weight)
@@ -109,13 +106,13 @@ def _reduce_planes(row: Any, base: int, inner: int, count: int, mode: int, out: 
         plane = row[base + c * inner : base + c * inner + n]
         if mode == MEAN:
             for j in range(n):
-                out[j] += np.float64(plane[j])
+                out[j] += widened(plane[j])
         elif mode == MAGNITUDE:
             for j in range(n):
-                out[j] += abs(np.float64(plane[j]))
+                out[j] += abs(widened(plane[j]))
         else:
             for j in range(n):
-                out[j] += np.float64(plane[j]) * np.float64(plane[j])
+                out[j] += widened(plane[j]) * widened(plane[j])
     _finish_reduction(out, count, mode)
 
 
@@ -127,21 +124,42 @@ def _reduce_pixels(values: Any, count: int, mode: int, out: Any) -> None:
         total = 0.0
         if mode == MEAN:
             for c in range(count):
-                total += np.float64(pixel[c])
+                total += widened(pixel[c])
         elif mode == MAGNITUDE:
             for c in range(count):
-                total += abs(np.float64(pixel[c]))
+                total += abs(widened(pixel[c]))
         else:
             for c in range(count):
-                total += np.float64(pixel[c]) * np.float64(pixel[c])
+                total += widened(pixel[c]) * widened(pixel[c])
         out[j] = total
     _finish_reduction(out, count, mode)
 
 
 @compiled
+def _mean_of_planes_of_3(first: Any, second: Any, third: Any, out: Any) -> None:
+    """Mean of three channels, each a row of its own."""
+    for j in range(out.size):
+        out[j] = (widened(first[j]) + widened(second[j]) + widened(third[j])) * _THIRD
+
+
+@compiled
+def reduce_range(row: Any, start: int, stop: int, count: int, inner: int, mode: int, out: Any) -> None:
+    """Values S of the pixels ``start`` to ``stop`` of one example (outer * count * inner,) into ``out``."""
+    if inner == 1:
+        _reduce_pixels(row[start * count : stop * count], count, mode, out)
+        return
+    pixel = start
+    while pixel < stop:
+        outer = pixel // inner
+        offset = pixel - outer * inner
+        n = min(inner - offset, stop - pixel)
+        _reduce_planes(row, outer * count * inner + offset, inner, count, mode, out[pixel - start : pixel - start + n])
+        pixel += n
+
+
+@compiled
 def update_tiles(
     gradients: Any,
-    example: int,
     count: int,
     inner: int,
     mode: int,
@@ -155,8 +173,7 @@ def update_tiles(
     """Add the tiles ``first`` to ``last`` of one checkpoint's gradients to the moments.
 
     Args:
-        gradients: (b, outer * count * inner) float32 or float64, of the examples from ``example`` on.
-        example: position in the block of the first row of ``gradients``.
+        gradients: (B, outer * count * inner) float32, float64 or 16-bit floats as their bits.
         count: channels.
         inner: values from one channel to the next.
         mode: MEAN, MAGNITUDE or L2.
@@ -177,7 +194,7 @@ def update_tiles(
         part = tile - b * n_tiles
         start = part * TILE
         stop = min(start + TILE, n_pixels)
-        row = gradients[b - example]
+        row = gradients[b]
         mean_row = mean[b, start:stop]
         m2_row = m2[b, start:stop]
         if step == 1:
@@ -249,20 +266,6 @@ def merge_range(mean: Any, m2: Any, other_mean: Any, other_m2: Any, mean_weight:
         delta = np.float64(other_mean[j]) - own
         mean[j] = _merged_mean(own, delta, mean_weight)
         m2[j] = _merged_m2(np.float64(m2[j]), np.float64(other_m2[j]), delta, m2_weight)
-
-
-@compiled
-def decode_bfloat16(bits: Any, out: Any) -> None:
-    """Values (n,) float32 of bfloat16 bits (n,) uint16."""
-    for j in range(bits.size):
-        out[j] = _bfloat16_bits_to_float32(bits[j])
-
-
-@compiled
-def decode_float16(bits: Any, out: Any) -> None:
-    """Values (n,) float32 of binary16 bits (n,) uint16."""
-    for j in range(bits.size):
-        out[j] = _float16_bits_to_float32(bits[j])
 
 
 @compiled

@@ -15,6 +15,7 @@ __all__ = [
     "float16_bits_to_float32",
     "merged_m2",
     "merged_mean",
+    "spread_of_sums",
     "updated_m2",
     "updated_mean",
 ]
@@ -43,6 +44,13 @@ def merged_mean(mean: float, delta: float, weight: float) -> float:
 def merged_m2(m2: float, other_m2: float, delta: float, weight: float) -> float:
     """Squared deviations of two sets, ``weight`` = n_a n_b / (n_a + n_b) (Chan et al. 1983)."""
     return m2 + other_m2 + delta * delta * weight
+
+
+def spread_of_sums(total: float, squares: float, inverse_count: float) -> float:
+    """Variance (ddof 0) from sums of d and d², d being the differences from one of the values; never negative."""
+    variance = (squares - total * total * inverse_count) * inverse_count
+    # max() would turn NaN into zero.
+    return 0.0 if variance < 0.0 else variance
 
 
 def bfloat16_bits_to_float32(bits: Any) -> Any:

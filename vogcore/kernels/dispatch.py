@@ -2,51 +2,38 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
-
 import numpy as np
 import numpy.typing as npt
 
 from vogcore._types import FloatArray
-from vogcore.errors import GradientError, SettingsError
+from vogcore.errors import GradientError
 from vogcore.kernels import _cpu
-from vogcore.kernels.statistics import ClassStatistics, class_statistics, normalise, robust_statistics
+from vogcore.kernels.checks import MODES, check_count, check_reduction, layout_of
+from vogcore.kernels.devices import empty, on_any_device, to_host
+from vogcore.kernels.statistics import (
+    ClassStatistics,
+    class_statistics,
+    merge_statistics,
+    normalise,
+    robust_statistics,
+)
 from vogcore.kernels.threads import get_threads, run_ranges, set_threads
 
 __all__ = [
     "ClassStatistics",
     "class_statistics",
+    "empty",
     "get_threads",
     "merge_moments",
+    "merge_statistics",
     "normalise",
     "pixel_count",
     "robust_statistics",
     "score_from_moments",
     "set_threads",
+    "to_host",
     "update_moments",
 ]
-
-_MODES = {"mean": _cpu.MEAN, "none": _cpu.MEAN, "magnitude": _cpu.MAGNITUDE, "l2": _cpu.L2}
-
-# Values decoded at once from 16-bit floats: 256 KB of float32, read again from the second-level cache.
-_DECODED_VALUES = 65536
-
-
-def _layout(shape: tuple[int, ...], channel_axis: int | None, channels: str) -> tuple[int, int, int]:
-    """Outer size, number of channels and inner size of one example; ``shape`` is the example's, without the batch."""
-    if channels not in _MODES:
-        raise SettingsError(f"channels must be one of {', '.join(sorted(_MODES))}, not {channels!r}.")
-    if channel_axis is not None and not 1 <= channel_axis <= len(shape):
-        raise SettingsError(
-            f"channel_axis {channel_axis} does not exist in gradients of {len(shape) + 1} axes: give None, or an axis "
-            f"from 1 (axis 0 is the batch) to {len(shape)}."
-        )
-    if math.prod(shape) == 0:
-        raise GradientError(f"gradients of examples of shape {shape} hold no values: every axis must be at least 1.")
-    if channel_axis is None or channels == "none" or shape[channel_axis - 1] == 1:
-        return 1, 1, math.prod(shape)
-    return math.prod(shape[: channel_axis - 1]), shape[channel_axis - 1], math.prod(shape[channel_axis:])
 
 
 def pixel_count(shape: tuple[int, ...], channel_axis: int | None, channels: str) -> int:
@@ -65,7 +52,7 @@ def pixel_count(shape: tuple[int, ...], channel_axis: int | None, channels: str)
         SettingsError: for an unknown ``channels`` or an axis that does not exist.
         GradientError: if ``shape`` holds no values.
     """
-    outer, _, inner = _layout(tuple(shape), channel_axis, channels)
+    outer, _, inner = layout_of(tuple(shape), channel_axis, channels)
     return outer * inner
 
 
@@ -79,6 +66,22 @@ def _read_only(array: npt.NDArray) -> npt.NDArray:
 def _native(array: npt.NDArray) -> npt.NDArray:
     """``array`` with native byte order, C-contiguous and aligned; a copy only where it is not so already."""
     return np.require(array, array.dtype.newbyteorder("="), ["C", "A"])
+
+
+def as_values(gradients: npt.NDArray) -> npt.NDArray:
+    """Gradients in a type that kernels read: 16-bit floats as their bits, int16 for binary16, uint16 for bfloat16.
+
+    Raises:
+        GradientError: for any other type.
+    """
+    if gradients.dtype.name == "bfloat16":
+        return gradients.view(np.uint16)
+    kind = gradients.dtype.kind + str(gradients.dtype.itemsize)
+    if kind not in ("f2", "f4", "f8", "u2"):
+        raise GradientError(
+            f"gradients must be float16, float32, float64 or bfloat16 as uint16 bits, not {gradients.dtype}."
+        )
+    return gradients.view(gradients.dtype.str.replace("f", "i")) if kind == "f2" else gradients
 
 
 def _check_moments(name: str, array: npt.NDArray, shape: tuple[int, int], dtype: np.dtype) -> None:
@@ -100,13 +103,7 @@ def _check_moment_pair(mean: npt.NDArray, m2: npt.NDArray, shape: tuple[int, int
         raise GradientError("mean and m2 share memory: give two separate arrays.")
 
 
-def _check_count(name: str, value: int, minimum: int) -> int:
-    # bool is an int for Python, and a float that happens to be integral is a mistake one call earlier.
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < minimum:
-        raise SettingsError(f"{name} must be an integer of at least {minimum}, not {value!r}.")
-    return int(value)
-
-
+@on_any_device("gradients", "mean", "m2")
 def update_moments(
     gradients: npt.NDArray,
     mean: FloatArray,
@@ -148,54 +145,26 @@ def update_moments(
     gradients = np.asarray(gradients)
     if gradients.ndim == 0:
         raise GradientError("gradients must have a batch axis, but they are a single number.")
-    if gradients.dtype.name == "bfloat16":
-        gradients = gradients.view(np.uint16)
-    elif gradients.dtype.kind + str(gradients.dtype.itemsize) not in ("f2", "f4", "f8", "u2"):
-        raise GradientError(
-            f"gradients must be float16, float32, float64 or bfloat16 as uint16 bits, not {gradients.dtype}."
-        )
-    step = _check_count("step", step, 1)
-    outer, count, inner = _layout(gradients.shape[1:], channel_axis, channels)
+    gradients = as_values(gradients)
+    step = check_count("step", step, 1)
+    outer, count, inner = layout_of(gradients.shape[1:], channel_axis, channels)
     n_examples, n_pixels = gradients.shape[0], outer * inner
     _check_moment_pair(mean, m2, (n_examples, n_pixels))
 
-    rows = _native(gradients).reshape(n_examples, count * n_pixels)
+    rows = _read_only(_native(gradients).reshape(n_examples, count * n_pixels))
     n_tiles = -(-n_pixels // _cpu.TILE)
     magnitudes = np.empty((n_tiles, n_examples))
     n_bytes = rows.nbytes + 2 * (mean.nbytes + m2.nbytes)
-    mode = _MODES[channels]
-
-    def update(values: npt.NDArray, example: int, first: int, last: int) -> None:
-        _cpu.update_tiles(_read_only(values), example, count, inner, mode, mean, m2, step, first, last, magnitudes)
-
-    if rows.dtype.itemsize > 2:
-        run_ranges(lambda first, last: update(rows, 0, first, last), n_examples * n_tiles, n_bytes)
-    else:
-        decode = _cpu.decode_bfloat16 if rows.dtype == np.uint16 else _cpu.decode_float16
-        bits = _read_only(rows.view(np.uint16))
-        run_ranges(lambda first, last: _update_decoded(bits, decode, update, n_tiles, first, last), n_examples, n_bytes)
-    return _total(magnitudes) / n_pixels
+    mode = MODES[channels]
+    run_ranges(
+        lambda first, last: _cpu.update_tiles(rows, count, inner, mode, mean, m2, step, first, last, magnitudes),
+        n_examples * n_tiles,
+        n_bytes,
+    )
+    return sum_of_tiles(magnitudes) / n_pixels
 
 
-def _update_decoded(
-    bits: npt.NDArray[np.uint16],
-    decode: Callable[[npt.NDArray, npt.NDArray], None],
-    update: Callable[[npt.NDArray, int, int, int], None],
-    n_tiles: int,
-    first: int,
-    last: int,
-) -> None:
-    """Update the examples ``first`` to ``last`` from 16-bit floats (B, n), a few decoded examples at a time."""
-    size = bits.shape[1]
-    group = min(last - first, max(1, _DECODED_VALUES // size))
-    buffer = np.empty((group, size), np.float32)
-    for start in range(first, last, group):
-        n = min(group, last - start)
-        decode(bits[start : start + n].reshape(-1), buffer[:n].reshape(-1))
-        update(buffer[:n], start, start * n_tiles, (start + n) * n_tiles)
-
-
-def _total(parts: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def sum_of_tiles(parts: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """Sum (T, B) over T, tile after tile, so that the order of summation never depends on B."""
     total = parts[0].copy()
     for part in parts[1:]:
@@ -203,6 +172,7 @@ def _total(parts: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     return total
 
 
+@on_any_device("mean", "m2", "other_mean", "other_m2")
 def merge_moments(
     mean: FloatArray, m2: FloatArray, n: int, other_mean: FloatArray, other_m2: FloatArray, other_n: int
 ) -> None:
@@ -220,8 +190,8 @@ def merge_moments(
         GradientError: if the arrays differ in shape or type, or the first two cannot be written in place.
         SettingsError: if a count is negative.
     """
-    n = _check_count("n", n, 0)
-    other_n = _check_count("other_n", other_n, 0)
+    n = check_count("n", n, 0)
+    other_n = check_count("other_n", other_n, 0)
     shape = np.shape(mean)
     if len(shape) != 2:
         raise GradientError(f"moments must have the shape (examples, pixels), not {shape}.")
@@ -251,6 +221,7 @@ def merge_moments(
     run_ranges(merge, mean.size, 6 * mean.nbytes, granule=_cpu.TILE)
 
 
+@on_any_device("m2")
 def score_from_moments(m2: FloatArray, n: int, *, reduction: str = "std") -> npt.NDArray[np.float64]:
     """Raw variance of gradients: the mean over the pixels of their spread over the checkpoints.
 
@@ -266,9 +237,8 @@ def score_from_moments(m2: FloatArray, n: int, *, reduction: str = "std") -> npt
         GradientError: if ``m2`` has another type or shape.
         SettingsError: for an unknown ``reduction`` or ``n`` below 1.
     """
-    n = _check_count("n", n, 1)
-    if reduction not in ("std", "var"):
-        raise SettingsError(f"reduction must be std or var, not {reduction!r}.")
+    n = check_count("n", n, 1)
+    check_reduction(reduction)
     m2 = np.asarray(m2)
     if m2.ndim != 2 or m2.shape[1] == 0 or m2.dtype not in (np.float32, np.float64):
         raise GradientError(f"m2 must be float64 or float32 of shape (examples, pixels), not {m2.dtype} {m2.shape}.")
@@ -280,4 +250,4 @@ def score_from_moments(m2: FloatArray, n: int, *, reduction: str = "std") -> npt
     run_ranges(
         lambda first, last: _cpu.score_tiles(rows, 1.0 / n, root, first, last, sums), n_examples * n_tiles, rows.nbytes
     )
-    return _total(sums) / n_pixels
+    return sum_of_tiles(sums) / n_pixels

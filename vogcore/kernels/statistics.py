@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -10,8 +11,17 @@ import numpy.typing as npt
 from vogcore._types import IntArray
 from vogcore.errors import DataError
 from vogcore.kernels import _cpu
+from vogcore.kernels._scalar import merged_m2, merged_mean
+from vogcore.kernels.devices import on_any_device, to_host
 
-__all__ = ["ClassStatistics", "class_statistics", "normalise", "robust_statistics"]
+__all__ = [
+    "ClassStatistics",
+    "checked_spread",
+    "class_statistics",
+    "merge_statistics",
+    "normalise",
+    "robust_statistics",
+]
 
 # 1 / (quantile of the normal distribution at 3/4): makes the MAD of normal scores estimate their standard deviation.
 _MAD_TO_STD = 1.4826
@@ -27,6 +37,11 @@ class ClassStatistics:
     """Mean, or median (C,); NaN for a class without examples."""
     std: npt.NDArray[np.float64]
     """Population standard deviation, or scaled MAD (C,); NaN for a class without examples."""
+
+    @property
+    def m2(self) -> npt.NDArray[np.float64]:
+        """Sum of squared deviations from the mean (C,), NaN for a class without examples; not for robust statistics."""
+        return np.asarray(self.count * np.square(self.std), np.float64)
 
 
 def _checked(
@@ -47,6 +62,27 @@ def _checked(
     return scores, np.ascontiguousarray(labels, dtype=np.int64)
 
 
+def checked_spread(
+    mean: npt.ArrayLike, std: npt.ArrayLike, zero_spread: npt.ArrayLike | None
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
+    """Mean and spread of every class, and which of them have no spread, each (C,).
+
+    Raises:
+        DataError: if they differ in length.
+    """
+    means = np.ascontiguousarray(to_host(mean), dtype=np.float64)
+    stds = np.ascontiguousarray(to_host(std), dtype=np.float64)
+    flat = stds == 0
+    if zero_spread is not None and np.shape(zero_spread) != flat.shape:
+        raise DataError(f"zero_spread has shape {np.shape(zero_spread)}, but there are {flat.size} classes.")
+    if means.ndim != 1 or means.shape != stds.shape:
+        raise DataError(f"mean {means.shape} and std {stds.shape} must be two lists of one value for each class.")
+    if zero_spread is not None:
+        flat |= np.asarray(to_host(zero_spread), dtype=bool)
+    return means, stds, flat
+
+
+@on_any_device("scores", "classes")
 def class_statistics(scores: npt.ArrayLike, classes: npt.ArrayLike, n_classes: int) -> ClassStatistics:
     """Mean and population standard deviation (ddof 0) of the scores of every class, in two passes.
 
@@ -69,6 +105,47 @@ def class_statistics(scores: npt.ArrayLike, classes: npt.ArrayLike, n_classes: i
     return ClassStatistics(count, mean, std)
 
 
+def merge_statistics(*parts: ClassStatistics) -> ClassStatistics:
+    """Statistics of all examples from those of disjoint parts of them (Chan, Golub & LeVeque 1983).
+
+    Args:
+        parts: one or more results of :func:`class_statistics` over the same C classes. Medians cannot be merged, so
+            those of :func:`robust_statistics` give no meaningful result.
+
+    Returns:
+        What :func:`class_statistics` gives for all examples together, up to rounding; mean and std of a class without
+        examples in any part are NaN, and NaN in a class that has them in a part stays.
+
+    Raises:
+        DataError: if there is no part, or parts differ in their number of classes.
+    """
+    if not parts:
+        raise DataError("There are no class statistics to merge; give those of at least one part.")
+    sizes = sorted({part.count.size for part in parts})
+    if len(sizes) > 1:
+        raise DataError(f"Class statistics of {sizes[0]} and of {sizes[-1]} classes cannot be merged.")
+    count = parts[0].count.copy()
+    # The formulas are written for single numbers and do as well for arrays.
+    mean: Any = parts[0].mean.copy()
+    m2: Any = parts[0].m2
+    for part in parts[1:]:
+        filled = part.count > 0
+        both = filled & (count > 0)
+        new = filled & ~both
+        total = count + part.count
+        weight: Any = np.divide(part.count, total, out=np.zeros(total.size), where=both)
+        # Infinite scores have no deviation: NaN, as in class_statistics, and no warning.
+        with np.errstate(invalid="ignore", over="ignore"):
+            other_m2: Any = part.m2
+            delta: Any = part.mean - mean
+            mean = np.where(both, merged_mean(mean, delta, weight), np.where(new, part.mean, mean))
+            m2 = np.where(both, merged_m2(m2, other_m2, delta, count * weight), np.where(new, other_m2, m2))
+        count = total
+    std = np.sqrt(np.divide(m2, count, out=np.full(count.size, np.nan), where=count > 0))
+    return ClassStatistics(count, mean, std)
+
+
+@on_any_device("scores", "classes")
 def robust_statistics(scores: npt.ArrayLike, classes: npt.ArrayLike, n_classes: int) -> ClassStatistics:
     """Median and 1.4826 times the median absolute deviation of the scores of every class.
 
@@ -100,6 +177,7 @@ def robust_statistics(scores: npt.ArrayLike, classes: npt.ArrayLike, n_classes: 
     return ClassStatistics(np.diff(bounds).astype(np.int64), center, spread)
 
 
+@on_any_device("scores", "classes")
 def normalise(
     scores: npt.ArrayLike,
     classes: npt.ArrayLike,
@@ -126,15 +204,7 @@ def normalise(
     Raises:
         DataError: if lengths differ, or a class is not an integer in its range.
     """
-    means = np.ascontiguousarray(mean, dtype=np.float64)
-    stds = np.ascontiguousarray(std, dtype=np.float64)
-    flat = stds == 0
-    if zero_spread is not None and np.shape(zero_spread) != flat.shape:
-        raise DataError(f"zero_spread has shape {np.shape(zero_spread)}, but there are {flat.size} classes.")
-    if means.ndim != 1 or means.shape != stds.shape:
-        raise DataError(f"mean {means.shape} and std {stds.shape} must be two lists of one value for each class.")
-    if zero_spread is not None:
-        flat |= np.asarray(zero_spread, dtype=bool)
+    means, stds, flat = checked_spread(mean, std, zero_spread)
     values, labels = _checked(scores, classes, means.size)
     out = np.empty(values.size)
     _cpu.standardise(values, labels, means, stds, flat, bool(absolute), out)

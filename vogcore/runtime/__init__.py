@@ -9,6 +9,8 @@ from vogcore._lazy import lazy
 if TYPE_CHECKING:
     from vogcore.runtime._shapes import shapes_left_out as shapes_left_out
     from vogcore.runtime.batch import make_batch_dynamic as make_batch_dynamic
+    from vogcore.runtime.device_output import DeviceOutput as DeviceOutput
+    from vogcore.runtime.device_output import keeps_gradients as keeps_gradients
     from vogcore.runtime.providers import Provider as Provider
     from vogcore.runtime.providers import choose_provider as choose_provider
     from vogcore.runtime.session import ForwardSession as ForwardSession
@@ -23,6 +25,8 @@ __all__ = [
     "ForwardSession",
     "make_batch_dynamic",
     "shapes_left_out",
+    "DeviceOutput",
+    "keeps_gradients",
 ]
 
 _HOME = {
@@ -33,6 +37,8 @@ _HOME = {
     "ForwardSession": "vogcore.runtime.session",
     "make_batch_dynamic": "vogcore.runtime.batch",
     "shapes_left_out": "vogcore.runtime._shapes",
+    "DeviceOutput": "vogcore.runtime.device_output",
+    "keeps_gradients": "vogcore.runtime.device_output",
 }
 
 __getattr__, __dir__ = lazy(__name__, _HOME)

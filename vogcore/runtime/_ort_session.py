@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from vogcore.runtime import _ort
 from vogcore.runtime._serialise import serialise
 from vogcore.runtime._shapes import shapes_left_out
 from vogcore.runtime._threads import usable_cpus
+from vogcore.runtime.device_output import run_bound
 from vogcore.runtime.providers import Provider, choose_provider
 
 __all__ = ["Session", "disabled_optimizers"]
@@ -118,10 +120,35 @@ class Session:
         Raises:
             ModelError: ONNX Runtime fails, memory included.
         """
-        try:
+        with self._failures(feeds):
             result: list[npt.NDArray] = self._session.run(
                 None if outputs is None else list(outputs), dict(feeds), self._quiet
             )
+        return result
+
+    def run_keeping(self, outputs: Sequence[str], feeds: Mapping[str, npt.NDArray], kept: str) -> list[Any]:
+        """Run the model once and leave one output where it was computed.
+
+        Args:
+            outputs: names of the outputs wanted.
+            feeds: as for :meth:`run`.
+            kept: the output that stays on the provider's device, of a type that NumPy has.
+
+        Returns:
+            The outputs in the order asked for, NumPy arrays but for the one kept, a
+            :class:`vogcore.runtime.device_output.DeviceOutput`.
+
+        Raises:
+            ModelError: ONNX Runtime fails, memory included.
+        """
+        with self._failures(feeds):
+            return run_bound(self._session, self._quiet, outputs, feeds, kept, self.provider.name, _DTYPES)
+
+    @contextmanager
+    def _failures(self, feeds: Mapping[str, npt.NDArray]) -> Iterator[None]:
+        """Errors of ONNX Runtime in a sentence."""
+        try:
+            yield
         except _ort.failures() as error:
             if _ort.is_out_of_memory(error):
                 shapes = ", ".join(f"{name} {np.shape(value)}" for name, value in feeds.items())
@@ -130,7 +157,6 @@ class Session:
                     "use a smaller batch size."
                 ) from error
             raise ModelError(f"{self.where}: ONNX Runtime cannot run the model ({_ort.sentence(error)}).") from error
-        return result
 
 
 def disabled_optimizers(model: onnx.ModelProto | bytes) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +12,7 @@ import onnx
 from vogcore.errors import DataError, ModelError
 from vogcore.graph.names import GRADIENT, LOGITS_KEY, TARGET, WRT_KEY
 from vogcore.runtime._ort_session import Session
+from vogcore.runtime.device_output import DeviceOutput
 from vogcore.runtime.providers import Provider
 
 __all__ = ["ForwardSession", "GradientSession", "Session", "collect"]
@@ -82,28 +84,36 @@ class _ExampleSession:
             results = self._session.run(outputs, feeds)
         else:
             results = collect(n, self._fixed_batches(outputs, feeds, n, self.fixed_batch))
+        self._require_batch(outputs, results, n)
+        return results
+
+    def _run_keeping(self, outputs: list[str], feeds: dict[str, npt.NDArray], n: int, kept: str) -> list[Any]:
+        """Like :meth:`_run`, one output left on the device; at most one batch where the model fixes that."""
+        batch = self.fixed_batch or n
+        if n > batch:
+            raise DataError(
+                f"{self.where}: got {n} examples at once where gradients stay on the device, but the model takes "
+                f"{batch}; pass them in parts."
+            )
+        results = self._session.run_keeping(outputs, _filled_up(feeds, 0, batch, n), kept)
+        self._require_batch(outputs, results, batch)
+        return [part.first(n) if name == kept else part[:n] for name, part in zip(outputs, results)]
+
+    def _require_batch(self, outputs: list[str], results: Sequence[Any], n: int) -> None:
         for name, result in zip(outputs, results):
             if result.shape[:1] != (n,):
                 raise ModelError(
                     f"{self.where}: the output {name} has shape {result.shape} for {n} examples, "
                     "its first dimension must be the batch."
                 )
-        return results
 
     def _fixed_batches(
         self, outputs: list[str], feeds: dict[str, npt.NDArray], n: int, batch: int
     ) -> Iterable[tuple[int, list[npt.NDArray]]]:
         for start in range(0, n, batch):
             used = min(batch, n - start)
-            # The last batch repeats its last example: padding that the model has seen cannot upset it, zeros may.
-            rows = np.minimum(np.arange(start, start + batch), n - 1)
-            parts = self._session.run(outputs, {name: value[rows] for name, value in feeds.items()})
-            for name, part in zip(outputs, parts):
-                if part.shape[:1] != (batch,):
-                    raise ModelError(
-                        f"{self.where}: the output {name} has shape {part.shape} for {batch} examples, "
-                        "its first dimension must be the batch."
-                    )
+            parts = self._session.run(outputs, _filled_up(feeds, start, batch, n))
+            self._require_batch(outputs, parts, batch)
             yield start, [part[:used] for part in parts]
 
     def _logits(self, name: str, logits: npt.NDArray) -> npt.NDArray:
@@ -201,15 +211,42 @@ class GradientSession(_ExampleSession):
             DataError: examples or targets do not fit the model.
             ModelError: ONNX Runtime fails (memory included), or the outputs have other shapes.
         """
+        outputs, feeds, n = self._prepared(x, target)
+        logits, gradient = self._run(outputs, feeds, n)
+        self._require_shape(gradient, feeds)
+        return self._logits(self.logits_name, logits), gradient
+
+    def run_on_device(self, x: npt.ArrayLike, target: npt.ArrayLike) -> tuple[npt.NDArray, DeviceOutput]:
+        """Like :meth:`run`, with the gradients left on the provider's device, without a copy.
+
+        Args:
+            x: as for :meth:`run`; at most `fixed_batch` examples where the model fixes that.
+            target: as for :meth:`run`.
+
+        Returns:
+            Logits, and gradients as an array that the functions of :mod:`vogcore.kernels` take. The next run does not
+            touch it; its memory goes back to ONNX Runtime when it is deleted.
+
+        Raises:
+            DataError: as :meth:`run`; or there are too many examples for the model.
+            ModelError: as :meth:`run`.
+        """
+        outputs, feeds, n = self._prepared(x, target)
+        logits, gradient = self._run_keeping(outputs, feeds, n, GRADIENT)
+        self._require_shape(gradient, feeds)
+        return self._logits(self.logits_name, logits), gradient
+
+    def _prepared(self, x: npt.ArrayLike, target: npt.ArrayLike) -> tuple[list[str], dict[str, npt.NDArray], int]:
         x = self._examples(x)
-        target = self._targets(target, len(x))
-        logits, gradient = self._run([self.logits_name, GRADIENT], {self.input_name: x, TARGET: target}, len(x))
-        if self.wrt == self.input_name and gradient.shape != x.shape:
+        return [self.logits_name, GRADIENT], {self.input_name: x, TARGET: self._targets(target, len(x))}, len(x)
+
+    def _require_shape(self, gradient: Any, feeds: dict[str, npt.NDArray]) -> None:
+        shape = feeds[self.input_name].shape
+        if self.wrt == self.input_name and gradient.shape != shape:
             raise ModelError(
-                f"{self.where}: the gradient has shape {gradient.shape} for examples of shape {x.shape}, "
+                f"{self.where}: the gradient has shape {gradient.shape} for examples of shape {shape}, "
                 "make the gradient graph again with vogcore.gradient_model."
             )
-        return self._logits(self.logits_name, logits), gradient
 
     def _targets(self, target: npt.ArrayLike, n: int) -> npt.NDArray[np.int64]:
         target = np.asarray(target)
@@ -296,6 +333,17 @@ def collect(n: int, pieces: Iterable[tuple[int, Sequence[npt.NDArray]]]) -> list
         for target, array in zip(whole, arrays):
             target[start : start + len(array)] = array
     return whole
+
+
+def _filled_up(feeds: dict[str, npt.NDArray], start: int, batch: int, n: int) -> dict[str, npt.NDArray]:
+    """``batch`` rows of ``n`` from ``start`` on; where they end, the last is repeated.
+
+    Padding that the model has seen cannot upset it, zeros may.
+    """
+    if start == 0 and batch == n:
+        return feeds
+    rows = np.minimum(np.arange(start, start + batch), n - 1)
+    return {name: value[rows] for name, value in feeds.items()}
 
 
 def _width(shape: tuple[int | None, ...]) -> int | None:

@@ -114,8 +114,9 @@ def score(
             an error.
         threads: threads of ONNX Runtime inside an operator; all CPUs by default.
         batch_size: examples in one run of a model.
-        memory: bytes for the moments and values of one block of examples. It changes speed, not a bit of the scores,
-            as long as a block holds a batch, so a run may go on with another one.
+        memory: bytes for the moments and values of one block of examples; where gradients stay on a GPU the moments
+            are in its memory, beside what ONNX Runtime needs there. It changes speed, not a bit of the scores, as long
+            as a block holds a batch, so a run may go on with another one.
         overwrite: replace existing files, and start anew where an unfinished run cannot go on.
         progress: told how many examples x checkpoints are done.
 

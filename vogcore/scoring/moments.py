@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -40,8 +41,8 @@ def by_name(raw: Mapping[str, RawScores]) -> dict[str, npt.NDArray[np.float64]]:
 
 @dataclass
 class _Moments:
-    mean: npt.NDArray
-    m2: npt.NDArray
+    mean: Any
+    m2: Any
     count: int = 0
 
 
@@ -59,7 +60,7 @@ class BlockMoments:
 
     A segment (consecutive checkpoints of the same stages) has moments of its own. When it ends it is merged into its
     stages (Chan, Golub & LeVeque 1983); a stage of one segment is scored straight from it. So the thirds and ``all``
-    together need two sets of moments.
+    together need two sets of moments. They lie where the gradients do, on the CPU or on a CUDA ``device``.
     """
 
     def __init__(
@@ -72,19 +73,21 @@ class BlockMoments:
         channels: str,
         reduction: str,
         dtype: str,
+        device: str = "cpu",
     ) -> None:
         self._channel_axis, self._channels, self._reduction = channel_axis, channels, reduction
         self._segments = segments(stages)
         self._stages = dict(stages)
         self._pieces = {name: sum(name in s.stages for s in self._segments) for name in stages}
-        self._capacity, self._shape, self._dtype = capacity, pixels, dtype
+        self._capacity, self._shape, self._dtype, self._device = capacity, pixels, dtype, device
         self._current = self._new()
         self._buffers = {name: self._new() for name, count in self._pieces.items() if count > 1}
         self.start(capacity)
 
     def _new(self) -> _Moments:
         shape = (self._capacity, self._shape)
-        return _Moments(np.empty(shape, self._dtype), np.empty(shape, self._dtype))
+        mean, m2 = (kernels.empty(shape, self._dtype, self._device) for _ in range(2))
+        return _Moments(mean, m2)
 
     @staticmethod
     def sets(stages: Mapping[str, npt.NDArray[np.int64]]) -> int:
@@ -109,7 +112,7 @@ class BlockMoments:
         for stage in self._results.values():
             stage.magnitude = stage.magnitude[:size]
 
-    def add(self, checkpoint: int, start: int, gradients: npt.NDArray) -> npt.NDArray[np.float64]:
+    def add(self, checkpoint: int, start: int, gradients: Any) -> npt.NDArray[np.float64]:
         """Add one batch of gradients (b, ...) of one checkpoint, examples ``start`` on within the block.
 
         Returns:

@@ -62,12 +62,14 @@ class Blocks(Protocol):
     """Name of every checkpoint, for messages."""
     stop: int
     """Where the block ends: as :meth:`begin` was told, or before, which is decided until the first checkpoint ends."""
+    device: str
+    """Where the gradients lie: "cpu" or "cuda"."""
 
     def begin(self, start: int, stop: int) -> None:
         """The examples ``start`` to ``stop`` come next, at every checkpoint in turn."""
 
-    def batches(self, checkpoint: int) -> Iterator[tuple[int, npt.NDArray]]:
-        """Pairs (position in the data set, gradients (b, ...)) that cover the block."""
+    def batches(self, checkpoint: int) -> Iterator[tuple[int, Any]]:
+        """Pairs (position in the data set, gradients (b, ...)) that cover the block; each is done with at the next."""
 
 
 def block_size(
@@ -121,6 +123,7 @@ class GradientPass:
             channels=settings.channels,
             reduction=settings.reduction,
             dtype=settings.moments,
+            device=source.device,
         )
 
     def run(
@@ -214,7 +217,7 @@ class ModelPass:
         seconds: float = math.inf,
     ) -> None:
         n, k = len(source), len(names)
-        self.names = names
+        self.names, self.device = names, sessions.device
         self.writer: GradientWriter | None = None
         self.predicted = np.empty((k, n), np.int32)
         self.probability = np.full((k, n), np.nan, np.float32)
@@ -282,15 +285,20 @@ class ModelPass:
             yield position, part
             position += len(part)
 
-    def batches(self, checkpoint: int) -> Iterator[tuple[int, npt.NDArray]]:
+    def batches(self, checkpoint: int) -> Iterator[tuple[int, Any]]:
         """Run one checkpoint over the block."""
         self._pace.begin(1 / len(self.names))
         with self._clock.time("sessions"):
             session = self._sessions.gradient(checkpoint)
         self._pace.ready()
-        for position, x in self._read_again() if self._parts else self._read():
+        run: Callable[..., tuple[npt.NDArray, Any]] = session.run
+        step = None
+        if self.device != "cpu":
+            run, step = session.run_on_device, session.fixed_batch
+        parts = self._read_again() if self._parts else self._read()
+        for position, x in _in_steps(parts, step):
             with self._clock.time("gradients"):
-                logits, gradients = session.run(x, self.targets[position : position + len(x)])
+                logits, gradients = run(x, self.targets[position : position + len(x)])
             self._require_finite(logits, checkpoint, position)
             if gradients.shape[1:] != self._shape:
                 raise CheckpointError(
@@ -300,7 +308,7 @@ class ModelPass:
             self._note(checkpoint, position, logits)
             if self.writer is not None:
                 with self._clock.time("storage"):
-                    self.writer.write(checkpoint, position, gradients, copy=False)
+                    self.writer.write(checkpoint, position, kernels.to_host(gradients), copy=False)
                     self.writer.write_logits(checkpoint, position, logits, copy=False)
             yield position, gradients
 
@@ -327,3 +335,10 @@ class ModelPass:
                 f"The logits of example {where} (id {self._ids[where]}) at checkpoint {self.names[checkpoint]} are not "
                 "finite (NaN or infinite); leave that checkpoint or example out, or look for overflow in the model."
             )
+
+
+def _in_steps(parts: Iterator[tuple[int, npt.NDArray]], step: int | None) -> Iterator[tuple[int, npt.NDArray]]:
+    """Parts of a block cut into pieces of at most ``step`` examples, where there is such a limit."""
+    for start, part in parts:
+        for begin in range(0, len(part), step or len(part)):
+            yield start + begin, part[begin : begin + (step or len(part))]

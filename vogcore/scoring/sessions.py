@@ -16,7 +16,14 @@ from vogcore.errors import CheckpointError
 from vogcore.graph import logits_model
 from vogcore.graph.light import structure_digest, weights_nbytes
 from vogcore.graph.load import naming
-from vogcore.runtime import ForwardSession, GradientSession, Provider, make_batch_dynamic, shapes_left_out
+from vogcore.runtime import (
+    ForwardSession,
+    GradientSession,
+    Provider,
+    keeps_gradients,
+    make_batch_dynamic,
+    shapes_left_out,
+)
 from vogcore.scoring.checkpoints import Checkpoint
 from vogcore.scoring.settings import Settings
 
@@ -47,6 +54,7 @@ class Sessions:
         fixed_batch: examples in a run of the first checkpoint where its model fixes them and cannot be freed, or None;
             known once :meth:`check` was called.
         threads: threads inside an operator that the sessions really use; known then too.
+        device: where gradients are scored: "cuda" where they stay on the GPU that computes them, else "cpu".
     """
 
     def __init__(
@@ -60,6 +68,7 @@ class Sessions:
         output: str | None = None,
     ) -> None:
         self.provider = provider
+        self.device = "cuda" if keeps_gradients(provider) else "cpu"
         self.fixed_batch: int | None = None
         self.threads = 0
         self._checkpoints, self._settings, self._threads = checkpoints, settings, threads

@@ -49,6 +49,7 @@ class ArrayGradients:
         self.eps = _EPS[dtype.name]
         self.infos = [CheckpointInfo(name=f"checkpoint {k}") for k in range(array.shape[0])]
         self.names: Sequence[str] = [info.name for info in self.infos]
+        self.device = "cpu"
         self.block_size = 1
         self._start = self.stop = 0
         self._rows = rows_at_once(self.shape, dtype.itemsize)
@@ -84,6 +85,7 @@ class ArchiveGradients:
         self.shape = archive.shape
         self.n_examples = archive.n_examples
         self.infos = [archive.checkpoints[index] for index in self._order]
+        self.device = "cpu"
         self.names: Sequence[str] = [info.name or f"checkpoint {k}" for k, info in enumerate(self.infos)]
         self.eps = _EPS[archive.dtype]
         self.block_size = archive.block_size
