@@ -11,11 +11,11 @@ import mmap
 import os
 import struct
 
-__all__ = ["HeapError", "check_all_heaps", "check_attribute_heaps"]
+__all__ = ["HeapError", "check_all_heaps", "check_object_heaps"]
 
 _MAGIC = b"\x89HDF\r\n\x1a\n"
 _SIGNATURE = b"GCOL"
-_CONTINUATION, _ATTRIBUTE, _ATTRIBUTE_INFO = 0x10, 0x0C, 0x15
+_CONTINUATION, _ATTRIBUTE_INFO = 0x10, 0x15
 _SHARED = 0x02
 _LONGEST_HEADER = 1 << 20
 
@@ -24,33 +24,40 @@ class HeapError(ValueError):
     """A heap that libhdf5 must not read; the message says why, without a full stop."""
 
 
-def check_all_heaps(path: str | os.PathLike[str]) -> None:
+def check_all_heaps(path: str | os.PathLike[str]) -> int:
     """Check every collection in a file, wherever it lies; reads the file once.
+
+    Returns:
+        Bytes of the largest object in any of them: no variable-length string is longer.
 
     Raises:
         HeapError: a collection, or the file, is damaged.
         OSError: the file cannot be read.
     """
     with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        _check_all(data)
+        return _check_all(data)
 
 
-def check_attribute_heaps(path: str | os.PathLike[str]) -> None:
-    """Check the collections that the root group's attributes point at, without reading the rest of a large file.
+def check_object_heaps(path: str | os.PathLike[str], address: int | None = None) -> None:
+    """Check the collections that the header of one object points at, without reading the rest of a large file.
 
-    Attributes that are not kept in the header of the group itself are not looked for one by one; then every collection
-    is checked.
+    That covers its attributes, its fill value and, of a virtual data set, its layout. Where parts of the header are
+    kept elsewhere (many attributes, shared messages), every collection in the file is checked.
+
+    Args:
+        path: the file.
+        address: where the object is, as HDF5 tells it; the root group by default.
 
     Raises:
-        HeapError: a collection, or the file, is damaged.
+        HeapError: a collection, the header, or the file is damaged.
         OSError: the file cannot be read.
     """
     with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         length = _length_size(data)
         try:
-            messages = _attribute_messages(data)
-        except (struct.error, IndexError) as error:
-            raise HeapError("the header of its root group is damaged") from error
+            messages = _messages(data, address)
+        except (struct.error, IndexError, OverflowError) as error:
+            raise HeapError("the header of an object ends beyond the file") from error
         if messages is None:
             _check_all(data)
             return
@@ -62,16 +69,18 @@ def check_attribute_heaps(path: str | os.PathLike[str]) -> None:
                     _check_collection(data, address, length)
 
 
-def _check_all(data: mmap.mmap) -> None:
+def _check_all(data: mmap.mmap) -> int:
     length = _length_size(data)
-    walked = 0
+    walked = largest = 0
     at = data.find(_SIGNATURE)
     while at >= 0:
-        walked += _check_collection(data, at, length)
+        size, longest = _check_collection(data, at, length)
+        walked, largest = walked + size, max(largest, longest)
         if walked > 2 * len(data):
             # Written ones do not overlap, and following many long ones through one another would take hours.
             raise HeapError("its global heaps lie on top of one another")
         at = data.find(_SIGNATURE, at + 1)
+    return largest
 
 
 def _superblock(data: mmap.mmap) -> int:
@@ -94,19 +103,19 @@ def _length_size(data: mmap.mmap) -> int:
     return size[0]
 
 
-def _check_collection(data: mmap.mmap, start: int, length: int) -> int:
-    """Follow the objects of one collection as libhdf5 does; its size.
+def _check_collection(data: mmap.mmap, start: int, length: int) -> tuple[int, int]:
+    """Follow the objects of one collection as libhdf5 does; its size and that of its largest object.
 
     What libhdf5 refuses by itself is left to it: any version but 1, and an end behind that of the file.
     """
     if data[start + 4 : start + 5] != b"\1":
-        return 0
+        return 0, 0
     # Eight bytes and a length, in front of the collection as in front of each of its objects.
     head = 8 + length + (-(8 + length)) % 8
     end = start + int.from_bytes(data[start + 8 : start + 8 + length], "little")
     if end > len(data):
-        return 0
-    at = start + head
+        return 0, 0
+    at, largest = start + head, 0
     while at + head <= end:
         index = int.from_bytes(data[at : at + 2], "little")
         size = int.from_bytes(data[at + 8 : at + 8 + length], "little")
@@ -114,26 +123,25 @@ def _check_collection(data: mmap.mmap, start: int, length: int) -> int:
         step = head + size + -size % 8 if index else size
         if not 0 < step <= end - at:
             raise HeapError(f"its global heap at byte {start} is damaged")
-        at += step
-    return end - start
+        at, largest = at + step, max(largest, size)
+    return end - start, largest
 
 
-def _attribute_messages(data: mmap.mmap) -> list[bytes] | None:
-    """Contents of the root group's attribute messages; None where attributes may be elsewhere.
+def _messages(data: mmap.mmap, address: int | None) -> list[bytes] | None:
+    """Contents of the messages in an object's header; None where some of it is elsewhere.
 
     Raises:
-        struct.error, IndexError: the header ends beyond the file.
+        struct.error, IndexError, OverflowError: the header ends beyond the file.
     """
     base = _superblock(data)
     version = data[base + 8]
     sizes = base + (13 if version < 2 else 9)
     if base or data[sizes] != 8 or data[sizes + 1] != 8:
         return None
-    if version < 2:
-        # The entry of the root group: name offset (8), then the address of its header.
-        (address,) = struct.unpack_from("<Q", data, (24 if version == 0 else 28) + 32 + 8)
-    else:
-        (address,) = struct.unpack_from("<Q", data, 36)
+    if address is None:
+        # In the entry of the root group it comes behind the offset of a name.
+        place = 36 if version >= 2 else (24 if version == 0 else 28) + 32 + 8
+        (address,) = struct.unpack_from("<Q", data, place)
     found: list[bytes] = []
     parts, head = _header_parts(data, address)
     read = 0
@@ -148,13 +156,13 @@ def _attribute_messages(data: mmap.mmap) -> list[bytes] | None:
             else:
                 kind, size, flags = struct.unpack_from("<BHB", data, at)
             body = data[at + head : at + head + size]
-            if (kind == _ATTRIBUTE_INFO and _has_heap(body)) or (kind == _ATTRIBUTE and flags & _SHARED):
+            if flags & _SHARED or (kind == _ATTRIBUTE_INFO and _has_heap(body)):
                 return None
-            if kind == _ATTRIBUTE:
-                found.append(body)
-            elif kind == _CONTINUATION:
+            if kind == _CONTINUATION:
                 start, count = struct.unpack_from("<QQ", body)
                 parts.append((start, start + count) if head == 8 else (start + 4, start + count - 4))
+            else:
+                found.append(body)
             at += head + size
     return found
 

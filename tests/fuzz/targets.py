@@ -190,7 +190,6 @@ def _models(folder: Path) -> list[Path]:
         model = helper.make_model(graph, opset_imports=opset, functions=functions, ir_version=10)
         paths.append(folder / f"{name}.onnx")
         onnx.save_model(model, paths[-1])
-    onnx.save_model(
-        onnx.load(paths[0]), folder / "beside.onnx", save_as_external_data=True, location="beside.data", size_threshold=0
-    )
-    return [*paths, folder / "beside.onnx"]
+    beside = folder / "beside.onnx"
+    onnx.save_model(onnx.load(paths[0]), beside, save_as_external_data=True, location="beside.data", size_threshold=0)
+    return [*paths, beside]

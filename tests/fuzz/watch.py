@@ -72,9 +72,7 @@ def _run_worker(report: Report, target: str, seed: Path, at: int, end: int) -> i
         environment = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
         with (
             tempfile.TemporaryFile("w+") as errors,
-            subprocess.Popen(
-                command, stdout=subprocess.PIPE, stderr=errors, cwd=ROOT, env=environment
-            ) as process,
+            subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, cwd=ROOT, env=environment) as process,
         ):
             status = _follow(report, process, seed, at)
             process.kill()

@@ -81,7 +81,8 @@ def main(target: str, seed: Path, first: int, count: int, folder: Path) -> None:
     path = folder / f"case{seed.suffix}"
     path.write_bytes(seed.read_bytes())
     READERS[target](path)  # what is imported or compiled on first use does not count; and the seed itself must be valid
-    used = next(int(line.split()[1]) << 10 for line in open("/proc/self/status") if line.startswith("VmSize:"))
+    status = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    used = next(int(line.split()[1]) << 10 for line in status if line.startswith("VmSize:"))
     resource.setrlimit(resource.RLIMIT_AS, (used + _MEMORY, used + _MEMORY))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     for number in range(first, first + count):

@@ -15,7 +15,8 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from vogcore._hdf5_heaps import HeapError, check_all_heaps, check_attribute_heaps
+from vogcore._hdf5_chunks import ChunkCheck
+from vogcore._hdf5_heaps import HeapError, check_all_heaps, check_object_heaps
 from vogcore._hdf5_storage import storage_problem
 from vogcore._paths import reason
 from vogcore.errors import StoreError
@@ -129,7 +130,7 @@ class Reader:
             raise StoreError(f"{self.path} is not an HDF5 file; give the name of a {self.noun}.")
         try:
             # An archive can be larger than anybody wants to read twice; a score file is read as a whole anyway.
-            (check_all_heaps if self.noun == _KINDS[SCORES_FORMAT][0] else check_attribute_heaps)(self.path)
+            (check_all_heaps if self.noun == _KINDS[SCORES_FORMAT][0] else check_object_heaps)(self.path)
         except HeapError as error:
             raise self.damaged(str(error)) from error
         except (OSError, ValueError) as error:
@@ -289,19 +290,29 @@ class Reader:
             have = "fixed-length strings" if found == "S" else str(node.dtype) if text is None else found
             raise self.damaged(f"{path} holds {have}, not {names}")
 
+    def chunk_check(self, node: Any) -> ChunkCheck:
+        """Checks the chunks of a dataset behind filters, before they are read."""
+        return ChunkCheck(node, self._size)
+
+    def values(self, path: str, node: Any) -> npt.NDArray:
+        """All values of a dataset that :meth:`dataset` returned, as they are stored."""
+        with self.guard(path):
+            self.chunk_check(node).rows(0, node.shape[0] if node.shape else 0)
+            return np.asarray(node[()])
+
     def read(self, path: str, dtype: str, shape: tuple[int | None, ...], need: bool = True) -> Any:
         """All values of a dataset as an array of exactly this type, in native byte order."""
         node = self.dataset(path, (dtype,), shape, need)
         if node is None:
             return None
-        with self.guard(path):
-            return np.asarray(node[()]).astype(np.dtype(dtype), copy=False)
+        return self.values(path, node).astype(np.dtype(dtype), copy=False)
 
     def read_strings(self, path: str, shape: tuple[int | None, ...]) -> npt.NDArray[np.str_]:
         """All values of a dataset of fixed-length UTF-8 strings."""
         node = self.dataset(path, ("S",), shape)
+        values = self.values(path, node).astype(f"S{node.dtype.itemsize}")
         with self.guard(path):
-            return np.char.decode(np.asarray(node[()]).astype(f"S{node.dtype.itemsize}"), "utf-8")
+            return np.char.decode(values, "utf-8")
 
     def read_ids(self, n: int | None) -> npt.NDArray:
         """``examples/id``: int64 or strings."""

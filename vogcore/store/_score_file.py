@@ -187,8 +187,7 @@ def _read_direction(reader: Reader, path: str, n: int) -> Direction:
 def _read_companion(reader: Reader, name: str, n: int) -> Companion:
     path = f"companions/{name}"
     node = reader.dataset(path, _COMPANION_TYPES, (n,))
-    with reader.guard(path):
-        values = np.asarray(node[()])
+    values = reader.values(path, node)
     return Companion(
         values=values.astype(values.dtype.newbyteorder("="), copy=False),
         direction=reader.string_attribute(node, "direction"),
