@@ -6,6 +6,9 @@ import math
 
 import h5py
 
+from vogcore._hdf5_chunks import check_index, stored_itemsize
+from vogcore._hdf5_headers import HeaderError
+
 __all__ = ["storage_problem"]
 
 _MOST_COMPRESSION = 1100
@@ -28,7 +31,7 @@ def storage_problem(dataset: h5py.Dataset, file_size: int, *, any_filter: bool =
     if creation.get_external_count() or creation.get_layout() == h5py.h5d.VIRTUAL:
         return "keeps its values in another file"
     filters = {creation.get_filter(at)[0] for at in range(creation.get_nfilters())}
-    itemsize = dataset.dtype.itemsize
+    itemsize = stored_itemsize(dataset)
     claimed = math.prod(dataset.shape) * itemsize
     if not claimed:
         return None
@@ -37,9 +40,18 @@ def storage_problem(dataset: h5py.Dataset, file_size: int, *, any_filter: bool =
     unbounded = any_filter and not filters <= _BOUNDED
     if (claimed > most and not unbounded) or chunk > (_LARGEST_CHUNK if unbounded else most):
         return f"claims {max(claimed, chunk)} bytes, more than the file can hold"
+    try:
+        if dataset.chunks:
+            check_index(dataset)
+    except HeaderError as error:
+        return f"cannot be read: {error}"
     if filters and dataset.chunks:
         chunks = math.prod(-(-length // part) for length, part in zip(dataset.shape, dataset.chunks, strict=True))
-        written = dataset.id.get_num_chunks() >= chunks
+        sizes: list[int] = []
+        dataset.id.chunk_iter(lambda info: sizes.append(info.byte_offset + info.size))
+        if max(sizes, default=0) > file_size:
+            return "has a chunk beyond the end of the file"
+        written = len(sizes) >= chunks
     else:
         written = dataset.id.get_storage_size() >= claimed
     return None if written else "was never written in full"

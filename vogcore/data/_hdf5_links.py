@@ -12,7 +12,8 @@ from typing import Any
 
 import h5py
 
-from vogcore._hdf5_heaps import HeapError, check_all_heaps, check_object_heaps
+from vogcore._hdf5_headers import HeaderError
+from vogcore._hdf5_heaps import check_all_heaps, check_object_heaps
 from vogcore._hdf5_storage import storage_problem
 from vogcore.errors import DataError
 
@@ -56,7 +57,7 @@ def checked_dataset(file: h5py.File, name: str, where: str, steps: int = 0) -> h
             _check_virtual(dataset, Path(file.filename), where, steps)
         else:
             _check_storage(dataset, where)
-    except HeapError as error:
+    except HeaderError as error:
         raise DataError(f"{where} cannot be read: {error}; write or copy the file again.") from error
     except (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError) as error:
         raise DataError(

@@ -15,6 +15,7 @@ from vogcore._hdf5_chunks import ChunkCheck
 from vogcore._hdf5_heaps import check_all_heaps
 from vogcore.data._files import check_file, describe_names
 from vogcore.data._hdf5_links import checked_dataset, leads_to_dataset
+from vogcore.data._hdf5_text import check_text
 from vogcore.errors import DataError
 
 __all__ = ["Hdf5File", "Hdf5Rows"]
@@ -22,7 +23,6 @@ __all__ = ["Hdf5File", "Hdf5Rows"]
 _HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 _DEFAULT_CACHE_BYTES = 1 << 20  # HDF5's own chunk cache, for each open data set
 _LARGEST_CACHE_BYTES = 512 << 20
-_TEXT_BYTES = 64 << 20
 
 
 class Hdf5Rows:
@@ -38,7 +38,7 @@ class Hdf5Rows:
         self._where = where
         self.shape: tuple[int, ...] = dataset.shape
         self.dtype: np.dtype = dataset.dtype
-        self._check = ChunkCheck(dataset, os.path.getsize(dataset.file.filename))
+        self._check = ChunkCheck(dataset)
 
     def __getitem__(self, key: slice, /) -> npt.NDArray:
         """The rows of a slice.
@@ -144,32 +144,19 @@ class Hdf5File:
             )
         try:
             if dataset.shape:
-                ChunkCheck(dataset, os.path.getsize(dataset.file.filename)).rows(0, dataset.shape[0])
+                ChunkCheck(dataset).rows(0, dataset.shape[0])
             text = h5py.check_string_dtype(dataset.dtype)
             if text is None and dataset.dtype.hasobject:
                 raise DataError(f"{where} holds {dataset.dtype}, neither numbers nor text: choose another data set.")
             if text is None:
                 return np.asarray(dataset[()])
-            if text.length is not None:
-                return np.asarray(dataset.asstr()[()], dtype=object)
-            return self._long_text(dataset, where)
+            if text.length is None:
+                check_text(dataset)
+            return np.asarray(dataset.asstr()[()], dtype=object)
         except UnicodeDecodeError:
             raise DataError(f"{where} holds text that is not valid UTF-8: store it as text.") from None
         except (OSError, RuntimeError, ValueError, TypeError) as error:
             raise DataError(_read_message(dataset, where, error)) from error
-
-    def _long_text(self, dataset: h5py.Dataset, where: str) -> npt.NDArray:
-        """Variable-length strings, as many at a time as fit memory if all of them are as long as the longest can be."""
-        size = os.path.getsize(dataset.file.filename)
-        step = max(_TEXT_BYTES // max(check_all_heaps(dataset.file.filename), 1), 1)
-        found, read = np.empty(dataset.shape, dtype=object), 0
-        for start in range(0, len(dataset), step):
-            part = dataset.asstr()[start : start + step]
-            read += sum(map(len, part.flat))
-            if read > _TEXT_BYTES + 4 * size:
-                raise DataError(f"{where} says the same long text over and over, far beyond the size of the file.")
-            found[start : start + step] = part
-        return found
 
     def close(self) -> None:
         """Close the file."""

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vogcore._hdf5_chunks import ChunkCheck
-from vogcore._hdf5_heaps import HeapError, check_all_heaps, check_object_heaps
+from vogcore._hdf5_heaps import check_object_heaps
 from vogcore._hdf5_storage import storage_problem
 from vogcore._paths import reason
 from vogcore.errors import StoreError
@@ -108,6 +108,7 @@ class Reader:
     def __init__(self, path: str | os.PathLike[str], kind: str) -> None:
         self.path = Path(path)
         self.noun, _ = _KINDS[kind]
+        self._checked: set[int] = set()
         self.file = self._open()
         try:
             self._size = self.path.stat().st_size
@@ -128,13 +129,6 @@ class Reader:
             raise StoreError(f"Cannot open {self.path}: {reason(error)}.") from error
         if not signed:
             raise StoreError(f"{self.path} is not an HDF5 file; give the name of a {self.noun}.")
-        try:
-            # An archive can be larger than anybody wants to read twice; a score file is read as a whole anyway.
-            (check_all_heaps if self.noun == _KINDS[SCORES_FORMAT][0] else check_object_heaps)(self.path)
-        except HeapError as error:
-            raise self.damaged(str(error)) from error
-        except (OSError, ValueError) as error:
-            raise StoreError(f"Cannot open {self.path}: {reason(error)}.") from error
         try:
             # A file has its final name only when it is complete, so there is no writer to lock out, and network
             # file systems without locks work.
@@ -186,10 +180,18 @@ class Reader:
             text = h5py.check_string_dtype(header.dtype)
             if text is None or header.shape != ():
                 raise self.damaged(f"{where} is not a string")
+            self._check_heaps(node)
             if (text.length or 0) > min(self._size, _LONGEST_TEXT):
                 raise self.damaged(f"{where} is longer than the file")
             value = node.attrs[name]
             return value.decode("utf-8") if isinstance(value, bytes) else str(value)
+
+    def _check_heaps(self, node: Any) -> None:
+        """Variable-length strings lie in heaps, which libhdf5 must not read unchecked."""
+        address = h5py.h5o.get_info(node.id).addr
+        if address not in self._checked:
+            check_object_heaps(self.path, address)
+            self._checked.add(address)
 
     def json_attribute(self, name: str, kind: type, default: Any = ...) -> Any:
         """A root attribute that holds JSON: an object or an array, as ``kind`` (dict or list) says."""
@@ -292,7 +294,7 @@ class Reader:
 
     def chunk_check(self, node: Any) -> ChunkCheck:
         """Checks the chunks of a dataset behind filters, before they are read."""
-        return ChunkCheck(node, self._size)
+        return ChunkCheck(node)
 
     def values(self, path: str, node: Any) -> npt.NDArray:
         """All values of a dataset that :meth:`dataset` returned, as they are stored."""
