@@ -28,6 +28,7 @@ from vogcore.scoring.inputs import (
     choose_examples,
     predictions_from_logits,
 )
+from vogcore.scoring.maps import MapPass, choose_maps, given_rows, model_rows
 from vogcore.scoring.moments import BlockMoments
 from vogcore.scoring.progress import Progress, Silent
 from vogcore.scoring.record import gradients_record, model_record
@@ -71,6 +72,7 @@ def score(
     output: str | None = None,
     keep_gradients: str | os.PathLike[str] | None = None,
     keep_dtype: str = "float32",
+    maps: Any = None,
     provider: str = "auto",
     threads: int | None = None,
     batch_size: int | None = None,
@@ -105,6 +107,8 @@ def score(
             output of an embedding, examples may be integers (tokens); they reach the model as they are stored.
         keep_gradients: gradient archive to write on the way, for :func:`score_gradients`.
         keep_dtype: ``"float32"``, ``"float16"`` or ``"bfloat16"`` in the archive.
+        maps: per-pixel maps, in a second pass over a few examples: a number, for that many of the hardest, or the
+            positions of examples. They are in :attr:`Scores.maps`; the scores are written to ``out`` before the pass.
         provider: ``"auto"`` (CUDA where it works, else CPU), ``"cpu"`` or ``"cuda"``; a request that cannot be met is
             an error.
         threads: threads of ONNX Runtime inside an operator; all CPUs by default.
@@ -139,7 +143,7 @@ def score(
     check_outputs(out, keep_gradients, overwrite)
     batch_size, threads = check_count("batch_size", batch_size), check_count("threads", threads, MOST_THREADS)
     stored = open_statistics(settings)
-    with contextlib.ExitStack() as stack:
+    with contextlib.ExitStack() as opened, contextlib.ExitStack() as stack:
         source = open_source(
             data,
             labels,
@@ -151,7 +155,7 @@ def score(
             require_labels=settings.target == "label",
         )
         if isinstance(data, str | os.PathLike):  # opened here, closed here
-            stack.callback(getattr(source, "close", lambda: None))
+            opened.callback(getattr(source, "close", lambda: None))
         chosen = choose_provider(provider)
         found, notes = find_checkpoints(checkpoints)
         for note in notes:
@@ -161,6 +165,7 @@ def score(
         sessions = Sessions(found, settings, chosen, threads, wrt=wrt, output=output)
         with clock.time("sessions"):
             model = sessions.check(source.read(0, 1))
+        wanted = choose_maps(maps, len(source))
         n, batch = len(source), choose_batch(batch_size, source.shape, sessions.fixed_batch)
         ids = source.ids if source.ids is not None else np.arange(n, dtype=np.int64)
         classes = choose_class_names(source, found[-1].class_names, model.classes, settings)
@@ -235,23 +240,29 @@ def score(
             progress=progress,
             clock=clock,
         ).run()
-    run = Run(
-        labels=source.labels if source.labels is not None else np.full(n, -1, np.int64),
-        groups=source.labels if source.labels is not None else models.targets,
-        ids=ids,
-        classes=classes,
-        checkpoints=infos,
-        stages=windows,
-        raw=raw,
-        eps=float(np.finfo(model.gradient_dtype).eps),
-        targets=models.targets,
-        predictions_class=models.predicted,
-        predictions_label_probability=models.probability if source.labels is not None else None,
-        loss=models.loss if source.labels is not None else None,
-        warnings=notes,
-        timings=clock.seconds,
-    )
-    return _finish(run, settings, record, stored, clock, out, overwrite)
+        stack.close()  # the archive gets its name before the scores do
+        run = Run(
+            labels=source.labels if source.labels is not None else np.full(n, -1, np.int64),
+            groups=source.labels if source.labels is not None else models.targets,
+            ids=ids,
+            classes=classes,
+            checkpoints=infos,
+            stages=windows,
+            raw=raw,
+            eps=float(np.finfo(model.gradient_dtype).eps),
+            targets=models.targets,
+            predictions_class=models.predicted,
+            predictions_label_probability=models.probability if source.labels is not None else None,
+            loss=models.loss if source.labels is not None else None,
+            warnings=notes,
+            timings=clock.seconds,
+        )
+        map_pass = None
+        if wanted is not None:
+            rows = model_rows(sessions, source, models.targets, batch)
+            names, shape = models.names, model.gradient_shape
+            map_pass = MapPass(wanted, rows, names, shape, axis, settings, memory, batch, progress, clock)
+        return _finish(run, settings, record, stored, clock, out, overwrite, map_pass)
 
 
 def score_gradients(
@@ -269,6 +280,7 @@ def score_gradients(
     moments: str = "float64",
     ids: Any = None,
     class_names: Sequence[str] | None = None,
+    maps: Any = None,
     memory: int = MEMORY,
     spool_folder: str | os.PathLike[str] | None = None,
     overwrite: bool = False,
@@ -286,7 +298,7 @@ def score_gradients(
             how many examples there are. Without labels, an archive of :func:`score` is normalised by the target class
             that it records, any other archive or array as a single class.
         out, stages, channels, channel_axis, reduction, scale, normalise, statistics, moments, ids, class_names,
-            memory, overwrite, progress: as for :func:`score`.
+            maps, memory, overwrite, progress: as for :func:`score`.
         spool_folder: where an iterable is kept meanwhile; the system's temporary folder by default.
 
     Returns:
@@ -308,10 +320,11 @@ def score_gradients(
     clock = Clock()
     check_outputs(out, None, overwrite)
     stored = open_statistics(settings)
-    with contextlib.ExitStack() as stack:
+    with contextlib.ExitStack() as opened, contextlib.ExitStack() as stack:
         with clock.time("storage"):
-            source, archive = open_gradients_of(stack, gradients, labels, spool_folder)
+            source, archive = open_gradients_of(opened, gradients, labels, spool_folder)
         n = source.n_examples
+        wanted = choose_maps(maps, n)
         where = os.fspath(gradients) if isinstance(gradients, str | os.PathLike) else "gradients"
         run_labels, classes, run_ids, classes_from = choose_examples(archive, labels, ids, class_names, n, where)
         windows = resolve_stages(len(source.names), stages)
@@ -353,22 +366,27 @@ def score_gradients(
         groups = run_labels if run_labels is not None else np.zeros(n, np.int64)
         if archive is not None and classes_from == "target":
             groups = archive_targets(archive, predicted)
-    run = Run(
-        labels=run_labels if run_labels is not None else np.full(n, -1, np.int64),
-        groups=groups,
-        ids=run_ids,
-        classes=classes,
-        checkpoints=source.infos,
-        stages=windows,
-        raw=raw,
-        eps=source.eps,
-        predictions_class=predicted,
-        predictions_label_probability=probability,
-        loss=loss,
-        warnings=notes,
-        timings=clock.seconds,
-    )
-    return _finish(run, settings, record, stored, clock, out, overwrite)
+        stack.close()
+        run = Run(
+            labels=run_labels if run_labels is not None else np.full(n, -1, np.int64),
+            groups=groups,
+            ids=run_ids,
+            classes=classes,
+            checkpoints=source.infos,
+            stages=windows,
+            raw=raw,
+            eps=source.eps,
+            predictions_class=predicted,
+            predictions_label_probability=probability,
+            loss=loss,
+            warnings=notes,
+            timings=clock.seconds,
+        )
+        map_pass = None
+        if wanted is not None:
+            rows, names, shape = given_rows(source), source.names, source.shape
+            map_pass = MapPass(wanted, rows, names, shape, axis, settings, memory, 1, progress, clock)
+        return _finish(run, settings, record, stored, clock, out, overwrite, map_pass)
 
 
 def _finish(
@@ -379,20 +397,25 @@ def _finish(
     clock: Clock,
     out: str | os.PathLike[str] | None,
     overwrite: bool,
+    map_pass: MapPass | None,
 ) -> Scores:
     scores = assemble(run, settings, record, stored)
-    if out is not None:
-        scores.timings = clock.total()  # what the file itself cost cannot be in the file
-        with clock.time("storage"):
-            _save(scores, out, overwrite)
+    _save(scores, out, overwrite, clock)
+    if map_pass is not None:
+        map_pass.add(scores)
+        _save(scores, out, True, clock)  # the file that was written a moment ago
     scores.timings = clock.total()
     return scores
 
 
-def _save(scores: Scores, out: str | os.PathLike[str], overwrite: bool) -> None:
+def _save(scores: Scores, out: str | os.PathLike[str] | None, overwrite: bool, clock: Clock) -> None:
     """Write the score file; where that fails after all, hours of work go to the temporary folder instead of nowhere."""
+    if out is None:
+        return
+    scores.timings = clock.total()  # what the file itself cost cannot be in the file
     try:
-        scores.save(out, overwrite=overwrite)
+        with clock.time("storage"):
+            scores.save(out, overwrite=overwrite)
     except StoreError as error:
         folder = None
         try:
