@@ -48,10 +48,16 @@ def _out_of_memory(error: BaseException | None) -> bool:
     return False
 
 
+def _kilobytes(name: str) -> int:
+    """A figure of this process's memory as Linux tells it; ``getrusage`` would count what its parent had."""
+    status = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return next(int(line.split()[1]) for line in status if line.startswith(f"{name}:"))
+
+
 def _outcome(target: str, path: Path) -> str:
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = _kilobytes("VmHWM")
     outcome = _read(target, path)
-    growth = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    growth = _kilobytes("VmHWM") - before
     return f"memory {growth} KB more, then {outcome}" if growth > _GROWTH else outcome
 
 
@@ -81,8 +87,7 @@ def main(target: str, seed: Path, first: int, count: int, folder: Path) -> None:
     path = folder / f"case{seed.suffix}"
     path.write_bytes(seed.read_bytes())
     READERS[target](path)  # what is imported or compiled on first use does not count; and the seed itself must be valid
-    status = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-    used = next(int(line.split()[1]) << 10 for line in status if line.startswith("VmSize:"))
+    used = _kilobytes("VmSize") << 10
     resource.setrlimit(resource.RLIMIT_AS, (used + _MEMORY, used + _MEMORY))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     for number in range(first, first + count):
