@@ -16,7 +16,7 @@ import zlib
 import h5py
 import numpy as np
 
-from vogcore._hdf5_headers import LAYOUT, HeaderError, read_header, read_superblock
+from vogcore._hdf5_headers import HeaderError, read_header, read_superblock
 
 __all__ = ["REFERENCE", "ChunkCheck", "can_decode", "check_index", "decoded_chunk", "stored_itemsize"]
 
@@ -124,18 +124,18 @@ def check_index(dataset: h5py.Dataset) -> None:
     with open(dataset.file.filename, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         superblock = read_superblock(data)
         header = read_header(data, superblock, h5py.h5o.get_info(dataset.id).addr)
-        for kind, content in header.messages:
-            if kind == LAYOUT and _is_fixed_array(content):
-                (address,) = struct.unpack("<Q", content[_address_at(content) :][:8].ljust(8, b"\xff"))
-                start = superblock.base + address
-                entries = int.from_bytes(data[start + 8 : start + 16], "little")
-                if data[start : start + 4] == b"FAHD" and entries < _most_chunks(dataset):
-                    raise HeaderError(f"the index of its chunks has {entries} entries")
+        if not _is_fixed_array(header.layout):
+            return
+        (address,) = struct.unpack("<Q", header.layout[_address_at(header.layout) :][:8].ljust(8, b"\xff"))
+        start = superblock.base + address
+        entries = int.from_bytes(data[start + 8 : start + 16], "little")
+        if data[start : start + 4] == b"FAHD" and entries < _most_chunks(dataset):
+            raise HeaderError(f"the index of its chunks has {entries} entries")
 
 
 def _is_fixed_array(layout: bytes) -> bool:
     """Version 4 or later, chunked, with index type 3."""
-    return len(layout) > 5 and layout[0] >= 4 and layout[1] == 2 and layout[_address_at(layout) - 2] == 3
+    return len(layout) > 5 and layout[0] >= 4 and layout[1] == 2 and layout[_address_at(layout) - 2 :][:1] == b"\3"
 
 
 def _address_at(layout: bytes) -> int:

@@ -10,10 +10,9 @@ import mmap
 import struct
 from typing import NamedTuple
 
-__all__ = ["LAYOUT", "Header", "HeaderError", "Superblock", "read_header", "read_superblock"]
+__all__ = ["Header", "HeaderError", "Superblock", "read_header", "read_superblock"]
 
-LAYOUT = 0x08
-_DATASPACE, _FILL, _ATTRIBUTE, _CONTINUATION, _ATTRIBUTE_INFO = 0x01, 0x05, 0x0C, 0x10, 0x15
+_DATASPACE, _FILL, _LAYOUT, _ATTRIBUTE, _CONTINUATION, _ATTRIBUTE_INFO = 0x01, 0x05, 0x08, 0x0C, 0x10, 0x15
 _MAGIC = b"\x89HDF\r\n\x1a\n"
 _SHARED = 0x02
 _UNDEFINED = (1 << 64) - 1
@@ -39,17 +38,14 @@ class Superblock(NamedTuple):
 class Header(NamedTuple):
     """The header of one object."""
 
-    messages: list[tuple[int, bytes]]
-    """Type and content of its messages."""
-    dense: list[bytes]
-    """What lies in the heap of its attributes, where there are too many for the header."""
+    attributes: list[bytes]
+    """Contents of the messages that are attributes, and of the heap that holds them where they are many."""
+    others: list[bytes]
+    """Contents of all other messages."""
+    layout: bytes
+    """Content of the message that says where the values of a data set are; empty for a group."""
     complete: bool
     """False where attributes or a fill value are kept elsewhere, in a way that is not followed here."""
-
-    @property
-    def contents(self) -> list[bytes]:
-        """Everything that belongs to the object, without the types of the messages."""
-        return [content for _, content in self.messages] + self.dense
 
 
 def read_superblock(data: mmap.mmap) -> Superblock:
@@ -91,8 +87,9 @@ def read_header(data: mmap.mmap, superblock: Superblock, address: int) -> Header
 
 
 def _read(data: mmap.mmap, base: int, address: int) -> Header:
-    found: list[tuple[int, bytes]] = []
-    dense: list[bytes] = []
+    attributes: list[bytes] = []
+    others: list[bytes] = []
+    layout = b""
     complete, read = True, 0
     at, end, head = _first_part(data, base + address)
     parts = [(at, end)]
@@ -119,9 +116,11 @@ def _read(data: mmap.mmap, base: int, address: int) -> Header:
             if kind == _ATTRIBUTE_INFO:
                 block = _attribute_heap(data, base, body)
                 complete = complete and block is not None
-                dense.append(block or b"")
-            found.append((kind, body))
-    return Header(found, dense, complete)
+                attributes.append(block or b"")
+            if kind == _LAYOUT:
+                layout = body
+            (attributes if kind == _ATTRIBUTE else others).append(body)
+    return Header(attributes, others, layout, complete)
 
 
 def _first_part(data: mmap.mmap, start: int) -> tuple[int, int, int]:

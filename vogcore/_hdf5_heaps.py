@@ -13,12 +13,14 @@ import struct
 from collections.abc import Iterable
 
 from vogcore._hdf5_headers import HeaderError, read_header, read_superblock
+from vogcore._hdf5_virtual import check_table
 
 __all__ = ["check_all_heaps", "check_object_heaps", "check_references"]
 
 _SIGNATURE = b"GCOL"
 _HEAD = 16
 """Bytes in front of a collection, and of each object in it."""
+_VIRTUAL = 3
 _MOST_SUSPECTS = 16
 _SMALL = 1 << 16
 """Bytes that a wrong length may claim: what looks like a reference may be something else by accident."""
@@ -35,15 +37,19 @@ def check_all_heaps(path: str | os.PathLike[str]) -> None:
         _check_all(data, read_superblock(data).base)
 
 
-def check_object_heaps(path: str | os.PathLike[str], address: int | None = None) -> None:
+def check_object_heaps(path: str | os.PathLike[str], address: int | None = None) -> bool:
     """Check the collections that one object points at, without reading the rest of a large file.
 
-    That covers its attributes, its fill value and, of a virtual data set, its layout. Where parts of the header are
-    kept elsewhere in a way that is not followed here, every collection in the file is checked.
+    To be called before libhdf5 opens the object or asks for its kind. It covers attributes, the fill value and, of a
+    virtual data set, the layout. Where parts of the header are kept elsewhere in a way that is not followed here, every
+    collection in the file is checked.
 
     Args:
         path: the file.
-        address: where the object is, as HDF5 tells it; the root group by default.
+        address: where the object is, as the link to it says; the root group by default.
+
+    Returns:
+        Whether the object is a data set.
 
     Raises:
         HeaderError: a collection, the header, or the file is damaged.
@@ -54,16 +60,29 @@ def check_object_heaps(path: str | os.PathLike[str], address: int | None = None)
         header = read_header(data, superblock, superblock.root if address is None else address)
         if not header.complete:
             _check_all(data, superblock.base)
-        for content in header.contents:
-            # Wherever in the message the address of a heap may be, it is eight bytes that point at a signature. In
-            # front of it is the length that libhdf5 makes room for, behind it the number of the object.
-            for at in range(4, len(content) - 11):
-                length, start, index = struct.unpack_from("<IQI", content, at - 4)
-                start += superblock.base
-                if data[start : start + 4] == _SIGNATURE:
-                    sizes = _collection(data, start)
-                    if sizes is None or length > max(sizes.get(index, 0), _SMALL):
-                        raise _damaged(start)
+        for content in header.others:
+            _check_pointers(data, superblock.base, content)
+        for content in header.attributes:
+            _check_pointers(data, superblock.base, content, lengths=True)
+        _check_virtual(data, superblock.base, header.layout)
+        return bool(header.layout)
+
+
+def _check_pointers(data: mmap.mmap, base: int, content: bytes, *, lengths: bool = False) -> None:
+    """Wherever in a message the address of a heap may be, it is eight bytes that point at a signature.
+
+    In an attribute, the length that libhdf5 makes room for is in front of it, and the number of the object behind it.
+    """
+    for at in range(len(content) - 7):
+        start = base + int.from_bytes(content[at : at + 8], "little")
+        if data[start : start + 4] != _SIGNATURE:
+            continue
+        sizes = _collection(data, start)
+        if sizes is None:
+            raise _damaged(start)
+        length = int.from_bytes(content[at - 4 : at], "little") if lengths and at >= 4 else 0
+        if length > max(sizes.get(int.from_bytes(content[at + 8 : at + 12], "little"), 0), _SMALL):
+            raise _damaged(start)
 
 
 def check_references(path: str | os.PathLike[str], references: Iterable[bytes]) -> int:
@@ -128,9 +147,15 @@ def _check_all(data: mmap.mmap, base: int) -> None:
 
 def _collection(data: mmap.mmap, start: int) -> dict[int, int] | None:
     """Follow the objects of a collection as libhdf5 does: the size of each by its number, or None if it is damaged."""
-    sizes: dict[int, int] = {}
+    found = _objects(data, start)
+    return None if found is None else {index: size for index, (_, size) in found.items()}
+
+
+def _objects(data: mmap.mmap, start: int) -> dict[int, tuple[int, int]] | None:
+    """Place and size of the objects of a collection by their number; None if it is damaged."""
+    found: dict[int, tuple[int, int]] = {}
     if data[start + 4 : start + 5] != b"\1":
-        return sizes  # which libhdf5 refuses
+        return found  # which libhdf5 refuses
     end = start + int.from_bytes(data[start + 8 : start + 16], "little")
     if end > len(data):
         return None
@@ -142,6 +167,18 @@ def _collection(data: mmap.mmap, start: int) -> dict[int, int] | None:
         step = _HEAD + size + -size % 8 if index else size
         if not 0 < step <= end - at:
             return None
-        sizes[index] = size
+        found[index] = at + _HEAD, size
         at += step
-    return sizes
+    return found
+
+
+def _check_virtual(data: mmap.mmap, base: int, layout: bytes) -> None:
+    """The table of a virtual data set; its layout message has the address of a heap and the number of the object."""
+    if len(layout) < 14 or layout[0] < 4 or layout[1] != _VIRTUAL:
+        return
+    address, index = struct.unpack_from("<QI", layout, 2)
+    start = base + address
+    found = _objects(data, start) if data[start : start + 4] == _SIGNATURE else None
+    if found is not None and index in found:
+        at, size = found[index]
+        check_table(data[at : at + size])

@@ -13,7 +13,7 @@ from typing import Any
 import h5py
 
 from vogcore._hdf5_headers import HeaderError
-from vogcore._hdf5_heaps import check_all_heaps, check_object_heaps
+from vogcore._hdf5_heaps import check_object_heaps
 from vogcore._hdf5_storage import storage_problem
 from vogcore.errors import DataError
 
@@ -27,9 +27,12 @@ def leads_to_dataset(file: h5py.File, name: str, where: str) -> bool:
     """Whether there is a data set under this path, links followed; it is not opened.
 
     Raises:
-        DataError: a link leads out of the folder, or round and round.
+        DataError: a link leads out of the folder, or round and round, or to something damaged.
     """
-    return _check_links(file, name, where, 0) and file.get(name, getclass=True) is h5py.Dataset
+    try:
+        return bool(_follow(file, name, where, 0))
+    except HeaderError as error:
+        raise _damaged(where, error) from error
 
 
 def checked_dataset(file: h5py.File, name: str, where: str, steps: int = 0) -> h5py.Dataset:
@@ -46,9 +49,8 @@ def checked_dataset(file: h5py.File, name: str, where: str, steps: int = 0) -> h
             never written; it keeps them in files outside of its folder, or in raw ones.
     """
     try:
-        if not _check_links(file, name, where, steps):
+        if not _follow(file, name, where, steps):
             raise KeyError(name)
-        check_object_heaps(file.filename, h5py.h5o.get_info(file.id, name.encode()).addr)
         dataset: Any = file[name]
         shape = dataset.shape
         if shape is None:
@@ -58,13 +60,17 @@ def checked_dataset(file: h5py.File, name: str, where: str, steps: int = 0) -> h
         else:
             _check_storage(dataset, where)
     except HeaderError as error:
-        raise DataError(f"{where} cannot be read: {error}; write or copy the file again.") from error
+        raise _damaged(where, error) from error
     except (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError) as error:
         raise DataError(
             f"{where} cannot be opened, so the file is damaged: write or copy it again "
             f"({str(error).splitlines()[0] if str(error) else type(error).__name__})."
         ) from error
     return dataset
+
+
+def _damaged(where: str, error: HeaderError) -> DataError:
+    return DataError(f"{where} cannot be read: {error}; write or copy the file again.")
 
 
 def _check_storage(dataset: h5py.Dataset, where: str) -> None:
@@ -88,32 +94,32 @@ def _inside(folder: Path, name: str) -> Path | None:
     return path if real.is_file() else None
 
 
-def _check_links(file: h5py.File, name: str, where: str, steps: int) -> bool:
-    """Follow a path; whether there is something at its end."""
+def _follow(file: h5py.File, name: str, where: str, steps: int) -> bool | None:
+    """Follow a path, and check what HDF5 reads when it does: whether it ends at a data set, None where nothing is."""
     if steps > _MOST_STEPS:
         raise DataError(f"{where} is behind more than {_MOST_STEPS} links: copy it into one HDF5 file.")
     node: Any = file
+    is_dataset = check_object_heaps(file.filename)
     parts = [part for part in name.split("/") if part not in ("", ".")]
     for at, part in enumerate(parts):
-        link = node.get(part, getlink=True) if isinstance(node, h5py.Group) else None
+        link = None if is_dataset else node.get(part, getlink=True)
         if link is None:
-            return False
+            return None
         rest = "/".join(parts[at + 1 :])
         if isinstance(link, h5py.SoftLink):
             target = link.path if link.path.startswith("/") else f"{node.name}/{link.path}"
-            return _check_links(file, f"{target}/{rest}", where, steps + 1)
+            return _follow(file, f"{target}/{rest}", where, steps + 1)
         if isinstance(link, h5py.ExternalLink):
             path = _named_inside(file, link.filename, where)
             if path is None:
-                return False
-            check_all_heaps(path)
+                return None
             with h5py.File(path, "r") as other:
-                return _check_links(other, f"{link.path}/{rest}", where, steps + 1)
-        if at + 1 < len(parts):
-            if node.get(part, getclass=True) is not h5py.Group:
-                return False
+                return _follow(other, f"{link.path}/{rest}", where, steps + 1)
+        is_dataset = check_object_heaps(file.filename, node.id.links.get_info(part.encode()).u)
+        if rest:
             node = node[part]
-    return bool(parts)
+            is_dataset = not isinstance(node, h5py.Group)
+    return is_dataset
 
 
 def _named_inside(file: h5py.File, name: str, where: str) -> Path | None:

@@ -37,7 +37,10 @@ class Hdf5Rows:
         self._dataset = dataset
         self._where = where
         self.shape: tuple[int, ...] = dataset.shape
-        self.dtype: np.dtype = dataset.dtype
+        try:
+            self.dtype: np.dtype = dataset.dtype
+        except (TypeError, ValueError) as error:
+            raise DataError(f"{where} holds a type that NumPy does not have ({error}): store float32.") from error
         self._check = ChunkCheck(dataset)
 
     def __getitem__(self, key: slice, /) -> npt.NDArray:

@@ -108,10 +108,12 @@ class Reader:
     def __init__(self, path: str | os.PathLike[str], kind: str) -> None:
         self.path = Path(path)
         self.noun, _ = _KINDS[kind]
-        self._checked: set[int] = set()
+        self._checked: set[int | None] = set()
         self.file = self._open()
         try:
             self._size = self.path.stat().st_size
+            with self.guard("its root group"):
+                self._check_heaps(None)
             self._check_header(kind)
         except BaseException:
             self.file.close()
@@ -180,18 +182,10 @@ class Reader:
             text = h5py.check_string_dtype(header.dtype)
             if text is None or header.shape != ():
                 raise self.damaged(f"{where} is not a string")
-            self._check_heaps(node)
             if (text.length or 0) > min(self._size, _LONGEST_TEXT):
                 raise self.damaged(f"{where} is longer than the file")
             value = node.attrs[name]
             return value.decode("utf-8") if isinstance(value, bytes) else str(value)
-
-    def _check_heaps(self, node: Any) -> None:
-        """Variable-length strings lie in heaps, which libhdf5 must not read unchecked."""
-        address = h5py.h5o.get_info(node.id).addr
-        if address not in self._checked:
-            check_object_heaps(self.path, address)
-            self._checked.add(address)
 
     def json_attribute(self, name: str, kind: type, default: Any = ...) -> Any:
         """A root attribute that holds JSON: an object or an array, as ``kind`` (dict or list) says."""
@@ -237,10 +231,17 @@ class Reader:
                     return None
                 if not isinstance(link, h5py.HardLink):
                     raise self.damaged(f"{path} is a link to another place, not data of this file")
+                self._check_heaps(node.id.links.get_info(part.encode()).u)
                 node = node[part]
             if not isinstance(node, kind):
                 raise self.damaged(f"{path} is not {noun}")
         return node
+
+    def _check_heaps(self, address: int | None) -> None:
+        """What an object keeps in heaps (strings, the layout of virtual data) is checked before libhdf5 opens it."""
+        if address not in self._checked:
+            check_object_heaps(self.path, address)
+            self._checked.add(address)
 
     def names(self, path: str) -> list[str]:
         """Names of the members of a group; none where it is missing."""
