@@ -25,7 +25,12 @@ def check_table(content: bytes) -> None:
     """
     try:
         version, count = struct.unpack_from("<BQ", content)
-        if version != 0 or count > len(content):
+        if version != 0:
+            raise HeaderError(
+                f"the table of a virtual data set has version {version}, which is not known here; write it with "
+                "libver='v114' or older"
+            )
+        if count > len(content):
             raise HeaderError("the table of a virtual data set is damaged")
         at = 9
         for _ in range(count):
