@@ -60,28 +60,36 @@ def check_object_heaps(path: str | os.PathLike[str], address: int | None = None)
         header = read_header(data, superblock, superblock.root if address is None else address)
         if not header.complete:
             _check_all(data, superblock.base)
-        for content in header.others:
+        for content in (*header.others, *header.attributes):
             _check_pointers(data, superblock.base, content)
         for content in header.attributes:
-            _check_pointers(data, superblock.base, content, lengths=True)
+            _check_length(data, superblock.base, content)
         _check_virtual(data, superblock.base, header.layout)
         return bool(header.layout)
 
 
-def _check_pointers(data: mmap.mmap, base: int, content: bytes, *, lengths: bool = False) -> None:
-    """Wherever in a message the address of a heap may be, it is eight bytes that point at a signature.
-
-    In an attribute, the length that libhdf5 makes room for is in front of it, and the number of the object behind it.
-    """
+def _check_pointers(data: mmap.mmap, base: int, content: bytes) -> None:
+    """Wherever in a message the address of a heap may be, it is eight bytes that point at a signature."""
     for at in range(len(content) - 7):
         start = base + int.from_bytes(content[at : at + 8], "little")
-        if data[start : start + 4] != _SIGNATURE:
-            continue
-        sizes = _collection(data, start)
-        if sizes is None:
+        if data[start : start + 4] == _SIGNATURE and _collection(data, start) is None:
             raise _damaged(start)
-        length = int.from_bytes(content[at - 4 : at], "little") if lengths and at >= 4 else 0
-        if length > max(sizes.get(int.from_bytes(content[at + 8 : at + 12], "little"), 0), _SMALL):
+
+
+def _check_length(data: mmap.mmap, base: int, attribute: bytes) -> None:
+    """The length of a text in an attribute message, for which libhdf5 makes room, must be that of the text."""
+    if len(attribute) < 8 or attribute[0] not in (1, 2, 3):
+        return
+    sizes = struct.unpack_from("<HHH", attribute, 2)
+    # In version 1, name, type and shape are padded to multiples of 8; from 3 on, the encoding of the name is in front.
+    at = (9 if attribute[0] == 3 else 8) + sum(size + (-size % 8 if attribute[0] == 1 else 0) for size in sizes)
+    if len(attribute) < at + 16:
+        return
+    length, address, index = struct.unpack_from("<IQI", attribute, at)
+    start = base + address
+    if data[start : start + 4] == _SIGNATURE:
+        found = _collection(data, start)
+        if found is None or length > max(found.get(index, 0), _SMALL):
             raise _damaged(start)
 
 

@@ -293,3 +293,19 @@ def test_maps_that_do_not_fit(saved):
         del file["maps/vog"]
     with pytest.raises(StoreError, match="maps/"):
         open_scores(saved)
+
+
+@pytest.mark.parametrize("place", [256, 4096, 65536, 1 << 24])
+def test_a_heap_at_a_round_address_is_no_length(place, tmp_path):
+    """Bytes of shapes and types can look like such an address."""
+    path = tmp_path / "x.h5"
+    with h5py.File(path, "w", meta_block_size=place) as file:
+        file.attrs.update({f"text {number}": "value" * number for number in range(1, 7)})
+    content = path.read_bytes()
+    heap = content.index(b"GCOL")
+    path.write_bytes(
+        (content[:heap] + bytes(max(place - heap, 0)) + content[heap:]).replace(
+            struct.pack("<Q", heap), struct.pack("<Q", max(place, heap))
+        )
+    )
+    check_object_heaps(path)
