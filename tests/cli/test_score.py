@@ -211,3 +211,15 @@ def test_windows():
     for text in ("a", "a=", "a=1.5", "a=0:4:0", "a=0:4:00", "a=x:y", "a=-:2", "a=1,,2", "a=1,"):
         with pytest.raises(SettingsError, match="is not of the form"):
             parse_stage(text)
+
+
+def test_maps_of_the_hardest_and_of_chosen_examples(run_folder, score):
+    assert score("--maps", "5").status == 0
+    scores = vogcore.open_scores("scores.h5")
+    assert scores.maps.index.tolist() == scores.hardest(5).tolist()
+    np.save("chosen.npy", np.array([7, 3]))
+    assert score("--maps", "chosen.npy", "--overwrite").status == 0
+    assert vogcore.open_scores("scores.h5").maps.index.tolist() == [7, 3]
+    result = score("--maps", "0", "--overwrite")
+    assert result.status == 2
+    assert "maps=0 is not possible" in result.err

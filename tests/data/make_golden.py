@@ -1,7 +1,7 @@
-"""Writes the golden files of the current format version; run once for each version, and never again.
+"""Writes the golden files of the current format version that are not there yet; each once, and never again.
 
 The files show that what an older vogcore wrote can still be read, so they must stay as they were written: this
-script refuses to replace one. Run from the project's root: ``python tests/data/make_golden.py``.
+script replaces none. Run from the project's root: ``python tests/data/make_golden.py``.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vogcore.store import CheckpointInfo, Companion, Direction, GradientWriter, Scores, StageScores
+from vogcore.store import CheckpointInfo, Companion, Direction, GradientWriter, Maps, Scores, StageScores
 
 HERE = Path(__file__).parent
 CREATED = "2026-01-02T03:04:05+00:00"
@@ -95,6 +95,13 @@ def minimal_scores() -> Scores:
     )
 
 
+def mapped_scores() -> Scores:
+    """The scores above, with maps (2, 2, 3) of the examples 4 and 1."""
+    scores = full_scores()
+    scores.maps = Maps(np.array([4, 1]), (np.arange(12, dtype=np.float32) / 8).reshape(2, 2, 3))
+    return scores
+
+
 def gradients(dtype: type) -> np.ndarray:
     """(3, 6, 2, 2, 3), small multiples of 1/8, with a NaN and an infinity: exact in every type."""
     values = ((np.arange(K * N * 12) % 61 - 30) / 8).reshape(K, N, 2, 2, 3).astype(dtype)
@@ -130,18 +137,23 @@ def write_archive(path: Path, dtype: str) -> None:
 
 
 def main() -> None:
-    """Write every golden file, or none where one exists."""
-    scores = {HERE / "scores/v1/full.h5": full_scores(), HERE / "scores/v1/minimal.h5": minimal_scores()}
-    archives = {HERE / f"archive/v1/{dtype}.h5": dtype for dtype in ("float32", "float16", "bfloat16")}
-    existing = [path for path in [*scores, *archives] if path.exists()]
-    if existing:
-        sys.exit(f"{existing[0]} exists: golden files are never written again")
-    for path, value in scores.items():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        value.save(path)
-    for path, dtype in archives.items():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_archive(path, dtype)
+    """Write the golden files that do not exist."""
+    scores = {"full": full_scores(), "minimal": minimal_scores(), "maps": mapped_scores()}
+    missing = 0
+    for name, value in scores.items():
+        path = HERE / f"scores/v1/{name}.h5"
+        if not path.exists():
+            missing += 1
+            path.parent.mkdir(parents=True, exist_ok=True)
+            value.save(path)
+    for dtype in ("float32", "float16", "bfloat16"):
+        path = HERE / f"archive/v1/{dtype}.h5"
+        if not path.exists():
+            missing += 1
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_archive(path, dtype)
+    if not missing:
+        sys.exit("All golden files exist: they are never written again")
 
 
 if __name__ == "__main__":

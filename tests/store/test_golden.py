@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import shutil
 
+import h5py
 import numpy as np
 import pytest
 
@@ -13,6 +15,7 @@ from vogcore.store import open_gradients, open_scores
 SHA256 = {
     "scores/v1/full.h5": "ff5fc40218779827c5910f5384a34ed213eb23d044ca61e0486257c26c1cdbf5",
     "scores/v1/minimal.h5": "39b20509707b58a664fb807fbd8b48a13941c3f14890b07e338557e0263e5183",
+    "scores/v1/maps.h5": "1f3d2a9381fe02117f715dc28ead6850923796c79405ff4487c99ddf5aad8f2d",
     "archive/v1/float32.h5": "18a41c2307fc1e920ced41ff8114db338e126d2d355d3ce326a039d35c7515dc",
     "archive/v1/float16.h5": "2a4b32bb4b9227f1b8231a0ab00b6872210a97e05459b6767e4f79f2499e3199",
     "archive/v1/bfloat16.h5": "e188dc4ae6a8c9ae64bdd7757cf05702769a0207eb732efe1631a15dc5f9f1e9",
@@ -38,6 +41,12 @@ def test_golden_scores(golden, assert_equal):
         for score in ("vog", "vog_raw"):
             stage.directions.setdefault(score, stage.direction(score))
     assert_equal(full, expected)
+    assert_equal(full.maps, None)
+    mapped = open_scores(golden.folder / "scores/v1/maps.h5")
+    assert mapped.maps.index.tolist() == [4, 1]
+    assert mapped.maps.of(1).tolist() == [[0.75, 0.875, 1.0], [1.125, 1.25, 1.375]]
+    expected.maps = golden.mapped_scores().maps
+    assert_equal(mapped, expected)
     minimal = open_scores(golden.folder / "scores/v1/minimal.h5")
     assert minimal.ids.tolist() == [10, 20, -30]
     assert minimal.classes == []
@@ -67,11 +76,44 @@ def test_golden_archives(golden, dtype):
             np.testing.assert_array_equal(block, expected)
 
 
+def names_in(path) -> set[str]:
+    """Every dataset and attribute of a file, with names of users' own replaced."""
+    found = set()
+
+    def note(name: str, node: object) -> None:
+        if isinstance(node, h5py.Dataset):
+            found.add(name)
+        found.update(f"{name}@{key}" for key in node.attrs)
+
+    with h5py.File(path) as file:
+        found.update(f"@{key}" for key in file.attrs)
+        file.visititems(note)
+    return found
+
+
+def test_everything_in_a_file_is_documented_and_all_that_is_asked_for_is_there(golden):
+    document = (golden.folder.parents[1] / "docs/file-formats.md").read_text(encoding="utf-8")
+    found = names_in(golden.folder / "scores/v1/maps.h5")
+    words = {re.sub(r"[^\w]", "", word) for word in re.split(r"[\s/`{},]+", document)}
+    for name in found:
+        path, _, attribute = name.partition("@")
+        if attribute and not path.startswith("companions"):
+            assert attribute in words, name
+        elif not attribute and not path.startswith("companions"):
+            assert path.split("/")[-1] in words, name
+    asked = {
+        "scores/all/vog", "scores/all/vog_raw", "scores/late/vog", "scores/all/class_mean", "scores/all/class_std",
+        "examples/id", "examples/label", "classes/count", "checkpoints/name", "checkpoints/sha256", "@settings",
+        "predictions/class", "predictions/label_probability", "maps/index", "maps/vog", "@vogcore_version",
+    }  # fmt: skip
+    assert asked <= found
+
+
 def test_the_examples_of_the_description_run_with_h5py_alone(golden, tmp_path, run_python):
     document = (golden.folder.parents[1] / "docs/file-formats.md").read_text(encoding="utf-8")
     examples = [part.split("```")[0] for part in document.split("```python\n")[1:]]
     assert len(examples) == 2
-    shutil.copy(golden.folder / "scores/v1/full.h5", tmp_path / "scores.h5")
+    shutil.copy(golden.folder / "scores/v1/maps.h5", tmp_path / "scores.h5")
     shutil.copy(golden.folder / "archive/v1/bfloat16.h5", tmp_path / "gradients.h5")
     outputs = []
     for example in examples:

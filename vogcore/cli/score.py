@@ -64,6 +64,11 @@ def add_parser(commands: Any) -> None:
         metavar="TYPE",
         help="their type there: float32 (default), float16 or bfloat16",
     )
+    what.add_argument(
+        "--maps",
+        metavar="N|NPY",
+        help="also store per-pixel maps, in a second pass: of the N hardest examples, or of the positions in a file",
+    )
     what.add_argument("--x-name", metavar="NAME", help="name of the examples in the data file")
     what.add_argument("--y-name", metavar="NAME", help="name of the labels in the data file")
 
@@ -175,6 +180,7 @@ def run(options: argparse.Namespace) -> int:
         "scale": "relative" if options.relative else "none",
         "normalise": options.normalise,
         "statistics": options.statistics,
+        "maps": _maps(options.maps),
         "memory": memory,
         "overwrite": options.overwrite,
         "progress": Silent() if options.quiet else ProgressBar(),
@@ -258,6 +264,12 @@ def _labels(path: str | None) -> Any:
     from vogcore.data.arrays import map_npy
 
     return map_npy(path)
+
+
+def _maps(text: str | None) -> Any:
+    if text is None or not re.fullmatch(r"\d{1,9}", text):
+        return _labels(text)
+    return int(text)
 
 
 def _class_index(text: str) -> int:

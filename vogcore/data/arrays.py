@@ -6,11 +6,13 @@ Format: https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html. 
 
 from __future__ import annotations
 
+import io
 import lzma
 import math
 import os
 import struct
 import tokenize
+import warnings
 import zipfile
 import zlib
 from pathlib import Path
@@ -28,6 +30,11 @@ __all__ = ["NpzFile", "map_npy"]
 _ZIP_MAGIC = b"PK\x03\x04"
 _LOCAL_HEADER = struct.Struct("<4s22xHH")  # signature, lengths of the name and of the extra field (APPNOTE 4.3.7)
 _ENCRYPTED = 0x1
+_PIECE = 16 << 20
+_LARGEST_DICTIONARY = 64 << 20
+"""Bytes; what the strongest preset of LZMA takes."""
+_LONGEST_HEADER = 10_000
+"""Bytes; NumPy parses no longer one either, but would read it first."""
 
 
 def map_npy(path: str | os.PathLike[str]) -> npt.NDArray:
@@ -83,6 +90,8 @@ class NpzFile:
 
     def _describe_member(self, name: str) -> str:
         try:
+            if self._members[name].compress_type == zipfile.ZIP_LZMA:
+                self._check_dictionary(self._members[name], name)
             with zipfile.ZipFile(self._path) as archive, archive.open(self._members[name]) as stream:
                 shape, _, dtype = _read_header(stream, self.name)
         except (*_READ_ERRORS, DataError):
@@ -110,26 +119,38 @@ class NpzFile:
 
     def _map_stored(self, info: zipfile.ZipInfo, where: str) -> npt.NDArray:
         with open(self._path, "rb") as stream:
-            if not 0 <= info.header_offset < self._path.stat().st_size:
-                raise DataError(f"{where} is damaged: write the file again.")
-            stream.seek(info.header_offset)
-            header = stream.read(_LOCAL_HEADER.size)
-            if len(header) < _LOCAL_HEADER.size or not header.startswith(_ZIP_MAGIC):
-                raise DataError(f"{where} is damaged: write the file again.")
-            _, name_length, extra_length = _LOCAL_HEADER.unpack(header)
-            start = info.header_offset + _LOCAL_HEADER.size + name_length + extra_length
-            stream.seek(start)
+            start = self._find_content(stream, info, where)
             end = min(start + info.file_size, self._path.stat().st_size)
             return _map_array(self._path, stream, end=end, where=where)
 
+    def _find_content(self, stream: IO[bytes], info: zipfile.ZipInfo, where: str) -> int:
+        """Position of a member's bytes in the file, where the stream is then."""
+        if not 0 <= info.header_offset < self._path.stat().st_size:
+            raise DataError(f"{where} is damaged: write the file again.")
+        stream.seek(info.header_offset)
+        header = stream.read(_LOCAL_HEADER.size)
+        if len(header) < _LOCAL_HEADER.size or not header.startswith(_ZIP_MAGIC):
+            raise DataError(f"{where} is damaged: write the file again.")
+        _, name_length, extra_length = _LOCAL_HEADER.unpack(header)
+        return stream.seek(info.header_offset + _LOCAL_HEADER.size + name_length + extra_length)
+
+    def _check_dictionary(self, info: zipfile.ZipInfo, where: str) -> None:
+        """LZMA makes room for the dictionary that a member asks for before it looks at its content."""
+        with open(self._path, "rb") as stream:
+            self._find_content(stream, info, where)
+            # Version of the method (2 bytes), size of the properties (2), one property, then this size (APPNOTE 5.8.8).
+            size = int.from_bytes(stream.read(9)[5:], "little")
+        if size > _LARGEST_DICTIONARY:
+            raise DataError(f"{where} asks LZMA for {size} bytes of memory: save it with numpy.savez_compressed.")
+
     def _read_compressed(self, info: zipfile.ZipInfo, where: str) -> npt.NDArray:
+        if info.compress_type == zipfile.ZIP_LZMA:
+            self._check_dictionary(info, where)
         try:
-            with zipfile.ZipFile(self._path) as archive:
-                with archive.open(info) as stream:
-                    shape, _, dtype = _read_header(stream, where)
-                    _check_size(shape, dtype, info.file_size - stream.tell(), where)
-                with archive.open(info) as stream:
-                    array: npt.NDArray = npy_format.read_array(stream, allow_pickle=False)
+            with zipfile.ZipFile(self._path) as archive, archive.open(info) as stream:
+                shape, fortran_order, dtype = _read_header(stream, where)
+                _check_size(shape, dtype, info.file_size - stream.tell(), where)
+                content = _read_pieces(stream, math.prod(shape) * dtype.itemsize, where)
         except MemoryError as error:
             raise DataError(
                 f"{where} is compressed and does not fit into memory: save it with numpy.savez or as a .npy "
@@ -137,7 +158,19 @@ class NpzFile:
             ) from error
         except _READ_ERRORS as error:
             raise DataError(f"{where} is damaged: write the file again.") from error
-        return array
+        return np.frombuffer(content, dtype).reshape(shape, order="F" if fortran_order else "C")
+
+
+def _read_pieces(stream: IO[bytes], count: int, where: str) -> bytearray:
+    """``count`` bytes; memory grows with what is really there, whatever the directory of the archive claims."""
+    content = bytearray()
+    while len(content) < count:
+        piece = stream.read(min(_PIECE, count - len(content)))
+        if not piece:
+            raise DataError(f"{where} is truncated: {count} bytes of values were announced and {len(content)} came.")
+        content += piece
+    stream.read(1)  # at the end of the member, its checksum is compared
+    return content
 
 
 _READ_ERRORS = (
@@ -157,7 +190,7 @@ def _map_array(path: Path, stream: IO[bytes], *, end: int, where: str) -> npt.ND
     offset = stream.tell()
     _check_size(shape, dtype, end - offset, where)
     try:
-        if 0 in shape or dtype.itemsize == 0:
+        if 0 in shape:
             return np.zeros(shape, dtype)  # nothing to map, and the operating system refuses to map nothing
         # A shape () would be read by memmap as "as much as the file holds".
         mapped = np.memmap(path, dtype, "r", offset, shape or (1,), "F" if fortran_order else "C")
@@ -178,12 +211,21 @@ def _read_header(stream: IO[bytes], where: str) -> tuple[tuple[int, ...], bool, 
     if read is None:
         # Version 3.0 exists for field names of structured types only, which are no examples anyway.
         raise DataError(f"{where} has an unknown .npy version or is truncated: save a plain numeric array.")
+    width = 2 if start[-2] == 1 else 4
+    length = stream.read(width)
+    if int.from_bytes(length, "little") > _LONGEST_HEADER:
+        raise DataError(f"{where} has a damaged header (too long): write the file again.")
+    header = io.BytesIO(length + stream.read(int.from_bytes(length, "little")))
     try:
-        shape, fortran_order, dtype = read(stream)
-    except (ValueError, SyntaxError, TypeError, EOFError, tokenize.TokenError) as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of the parser, about what a damaged header says
+            shape, fortran_order, dtype = read(header)
+    except (ValueError, SyntaxError, TypeError, EOFError, RecursionError, MemoryError, tokenize.TokenError) as error:
         raise DataError(f"{where} has a damaged or truncated header: write the file again.") from error
     if dtype.hasobject:
         raise DataError(f"{where} holds pickled Python objects, which are never loaded: save a plain numeric array.")
+    if dtype.itemsize == 0:
+        raise DataError(f"{where} holds values of no size ({dtype}): save a plain numeric array.")
     if any(length < 0 for length in shape):
         raise DataError(f"{where} has a damaged header (shape {shape}): write the file again.")
     return shape, fortran_order, dtype

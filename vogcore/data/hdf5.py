@@ -5,14 +5,17 @@ from __future__ import annotations
 import importlib
 import math
 import os
-from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 import numpy.typing as npt
 
+from vogcore._hdf5_chunks import ChunkCheck
+from vogcore._hdf5_heaps import check_all_heaps
 from vogcore.data._files import check_file, describe_names
+from vogcore.data._hdf5_links import checked_dataset, leads_to_dataset
+from vogcore.data._hdf5_text import check_text
 from vogcore.errors import DataError
 
 __all__ = ["Hdf5File", "Hdf5Rows"]
@@ -34,7 +37,11 @@ class Hdf5Rows:
         self._dataset = dataset
         self._where = where
         self.shape: tuple[int, ...] = dataset.shape
-        self.dtype: np.dtype = dataset.dtype
+        try:
+            self.dtype: np.dtype = dataset.dtype
+        except (TypeError, ValueError) as error:
+            raise DataError(f"{where} holds a type that NumPy does not have ({error}): store float32.") from error
+        self._check = ChunkCheck(dataset)
 
     def __getitem__(self, key: slice, /) -> npt.NDArray:
         """The rows of a slice.
@@ -45,6 +52,7 @@ class Hdf5Rows:
         if not self._dataset:
             raise DataError(f"{self._where} was closed: open the source again.")
         try:
+            self._check.rows(*key.indices(self.shape[0])[:2])
             rows: npt.NDArray = self._dataset[key]
         except (OSError, RuntimeError, ValueError) as error:
             raise DataError(_read_message(self._dataset, self._where, error)) from error
@@ -83,8 +91,8 @@ class Hdf5File:
     def has(self, name: str) -> bool:
         """Whether there is a data set under this path, links followed."""
         try:
-            return isinstance(self._file.get(name), h5py.Dataset)
-        except (OSError, RuntimeError, ValueError):
+            return leads_to_dataset(self._file, name, f"{self.name} ({name!r})")
+        except (OSError, RuntimeError, KeyError, ValueError):
             return False
 
     def describe(self) -> str:
@@ -96,11 +104,12 @@ class Hdf5File:
                 found[name] = f"{item.shape} {item.dtype}"
 
         try:
+            check_all_heaps(self._path)  # visiting opens every data set
             self._file.visititems(note)
             for name in self._file:  # visiting does not follow links, and has() does
                 if name not in found and self.has(name):
                     note(name, self._file[name])
-        except (OSError, RuntimeError, ValueError):
+        except (OSError, RuntimeError, KeyError, ValueError, TypeError):
             return "a damaged table of contents"
         return describe_names(list(found.items()))
 
@@ -118,7 +127,7 @@ class Hdf5File:
             self._file.close()
             self._file = self._open(rdcc_nbytes=cache, rdcc_nslots=10007)
         rows = Hdf5Rows(self._dataset(name, where), where)
-        if rows.shape and rows.shape[0]:
+        if rows.shape and rows.shape[0] and not rows.dtype.hasobject:  # which are no examples, and refused later
             _ = rows[0:1]
         return rows
 
@@ -137,12 +146,19 @@ class Hdf5File:
                 "store argmax(axis=1) of one-hot labels."
             )
         try:
-            if h5py.check_string_dtype(dataset.dtype) is None:
+            if dataset.shape:
+                ChunkCheck(dataset).rows(0, dataset.shape[0])
+            text = h5py.check_string_dtype(dataset.dtype)
+            if text is None and dataset.dtype.hasobject:
+                raise DataError(f"{where} holds {dataset.dtype}, neither numbers nor text: choose another data set.")
+            if text is None:
                 return np.asarray(dataset[()])
+            if text.length is None:
+                check_text(dataset)
             return np.asarray(dataset.asstr()[()], dtype=object)
         except UnicodeDecodeError:
             raise DataError(f"{where} holds text that is not valid UTF-8: store it as text.") from None
-        except (OSError, RuntimeError, ValueError) as error:
+        except (OSError, RuntimeError, ValueError, TypeError) as error:
             raise DataError(_read_message(dataset, where, error)) from error
 
     def close(self) -> None:
@@ -150,16 +166,9 @@ class Hdf5File:
         self._file.close()
 
     def _dataset(self, name: str, where: str) -> h5py.Dataset:
-        dataset: Any = self._file[name]
-        if dataset.shape is None:
-            raise DataError(f"{where} is a data set without values.")
-        if dataset.external:
-            # HDF5 reads zeros, without an error, where such a file is too short.
-            raise DataError(f"{where} keeps its values in other files: copy them into one HDF5 file.")
+        dataset = checked_dataset(self._file, name, where)
         if _missing_filters(dataset):
             _register_filters()
-        if dataset.is_virtual:
-            _check_virtual(dataset, Path(dataset.file.filename), where)
         return dataset
 
 
@@ -170,41 +179,6 @@ def _cache_bytes(dataset: h5py.Dataset) -> int:
     across = math.prod(-(-length // chunk) for length, chunk in zip(dataset.shape[1:], dataset.chunks[1:]))
     needed = 2 * across * math.prod(dataset.chunks) * dataset.dtype.itemsize
     return needed if needed <= _LARGEST_CACHE_BYTES else 0
-
-
-def _check_virtual(dataset: h5py.Dataset, file: Path, where: str) -> None:
-    """Refuse a virtual data set with a missing part: HDF5 would give fill values there, without an error."""
-    for part in dataset.virtual_sources():
-        if "%" in part.file_name or "%" in part.dset_name:
-            raise DataError(
-                f"{where} is virtual with patterns as names, which cannot be checked: copy it into one file."
-            )
-        path = file if part.file_name == "." else file.parent / part.file_name
-        try:
-            with h5py.File(path, "r") as source:
-                held = source[part.dset_name].shape
-        except (OSError, KeyError, RuntimeError, AttributeError):
-            raise DataError(
-                f"{where} is virtual and its part {part.dset_name!r} in {part.file_name} is missing: restore that file."
-            ) from None
-        if not _holds_selection(part, held):
-            raise DataError(
-                f"{where} is virtual and its part {part.dset_name!r} in {part.file_name} has only shape {held}: "
-                "restore that file."
-            )
-
-
-def _holds_selection(part: Any, held: tuple[int, ...]) -> bool:
-    """Whether a source of shape `held` has all the values that a virtual data set takes from it."""
-    source = part.src_space
-    if source.get_select_type() == h5py.h5s.SEL_ALL:
-        # "All" is stored without the shape that it had, so only the number of values can be compared.
-        return math.prod(held) >= part.vspace.get_select_npoints()
-    try:
-        ends = source.get_select_bounds()[1]
-    except (RuntimeError, ValueError):
-        return True  # an unlimited selection: the virtual data set ends where its sources end
-    return len(ends) == len(held) and all(end < length for end, length in zip(ends, held))
 
 
 def _read_message(dataset: h5py.Dataset, where: str, error: Exception) -> str:

@@ -11,14 +11,16 @@ from typing import TypeAlias
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 from google.protobuf.message import DecodeError
-from onnx import external_data_helper, numpy_helper
+from onnx import numpy_helper
 
 from vogcore.errors import ModelError
 from vogcore.graph.light import LARGE, nbytes, shell
 from vogcore.graph.mend import mend
+from vogcore.graph.tensors import all_tensors, is_external, read_external, require_content
 
-__all__ = ["ModelLike", "constant_tensor", "load_model", "naming", "weights_digest"]
+__all__ = ["ModelLike", "constant_tensor", "first_line", "load_model", "naming", "weights_digest"]
 
 ModelLike: TypeAlias = "str | os.PathLike[str] | bytes | onnx.ModelProto"
 
@@ -30,9 +32,14 @@ def _describe(model: ModelLike) -> str:
 
 @contextlib.contextmanager
 def naming(model: ModelLike) -> Iterator[None]:
-    """Put the name of a model (its path, or how the user calls it) in front of a message that does not have it."""
+    """Put the name of a model (its path, or how the user calls it) in front of a message that does not have it.
+
+    What onnx-ir raises on a damaged model, which the checker of ONNX did not find, becomes a ModelError.
+    """
     try:
         yield
+    except (ir.serde.SerdeError, ir.passes.InvariantError, ir.passes.PassError, UnicodeDecodeError) as error:
+        raise ModelError(f"{_describe(model)} is damaged ({first_line(error)}); export it again.") from error
     except ModelError as error:
         if isinstance(model, str | os.PathLike) and str(model) not in str(error):
             error.args = (f"{model}: {error}",)
@@ -66,7 +73,8 @@ def load_model(model: ModelLike) -> onnx.ModelProto:
             if path.is_dir():
                 raise ModelError(f"{name} is a folder; give the path of an .onnx file.")
             # Without the format, onnx would take a path that ends in .json or .txt for another encoding.
-            proto = onnx.load_model(path, format="protobuf")
+            proto = onnx.load_model(path, format="protobuf", load_external_data=False)
+            _read_external(proto, path.parent, name)
     except FileNotFoundError as error:
         missing = error.filename or name
         raise ModelError(f"{missing} does not exist; check the path of the model and of its external data.") from None
@@ -76,44 +84,42 @@ def load_model(model: ModelLike) -> onnx.ModelProto:
         raise ModelError(
             f"{name} is not an ONNX model, or the file is cut short ({_size(model)} bytes); export it again."
         ) from None
-    except (onnx.checker.ValidationError, ValueError) as error:
-        raise ModelError(
-            f"{name} has external data that cannot be used ({_first_line(error)}); keep the data file beside the "
-            "model, or export it again."
-        ) from None
     if not proto.HasField("graph") or not proto.opset_import or not (proto.graph.node or proto.graph.output):
         raise ModelError(
             f"{name} is not an ONNX model: it holds no complete graph ({_size(model)} bytes); export it again."
         )
-    proto = mend(proto)
     try:
+        for tensor in all_tensors(proto):
+            require_content(tensor)
+        proto = mend(proto)
         onnx.checker.check_model(_checkable(proto))
+    except (ModelError, UnicodeDecodeError) as error:
+        raise ModelError(f"{name} is not a valid ONNX model: {first_line(error)}.") from None
     except onnx.checker.ValidationError as error:
         # Functions may have an opset of their own; the checker wants the model's, the preparation converts them. And
         # GroupNormalization of opset 18, with one scale for each group, is refused by the checker and runs in runtimes.
         tolerated = proto.functions and "Opset import for domain" in str(error)
         if not tolerated and "GroupNormalization is deprecated" not in str(error):
-            raise ModelError(f"{name} is not a valid ONNX model: {_first_line(error)}.") from None
+            raise ModelError(f"{name} is not a valid ONNX model: {first_line(error)}.") from None
     return proto
 
 
+def _read_external(proto: onnx.ModelProto, folder: Path, name: str) -> None:
+    try:
+        read_external(proto, folder)
+    except ModelError as error:
+        raise ModelError(
+            f"{name} has external data that cannot be used ({error}); keep the data file beside the model, or export "
+            "it again."
+        ) from None
+
+
 def _checkable(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """The model with its large weights as inputs: the checker would copy all it is given, and holds 2 GB at most.
-
-    That their content fills their shape, which it does not look at, is checked here.
-
-    Raises:
-        onnx.checker.ValidationError: the content of a weight does not fill its shape.
-    """
+    """The model with its large weights as inputs: the checker would copy all it is given, and holds 2 GB at most."""
     light = shell(proto)
     inputs = {value.name for value in proto.graph.input}
     for tensor in proto.graph.initializer:
-        size = len(tensor.raw_data)
-        if size and size != nbytes(tensor):
-            raise onnx.checker.ValidationError(
-                f"the weight {tensor.name!r} of shape {list(tensor.dims)} has {size} bytes"
-            )
-        if size < LARGE:
+        if not tensor.HasField("raw_data") or nbytes(tensor) < LARGE:
             light.graph.initializer.append(tensor)
         elif tensor.name not in inputs:
             light.graph.input.append(onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
@@ -179,16 +185,17 @@ def constant_tensor(attribute: onnx.AttributeProto) -> onnx.TensorProto:
 
 def _require_weights(model: onnx.ModelProto) -> None:
     """Bytes and protos have no folder in which weights kept in another file could be found."""
-    for tensor in model.graph.initializer:
-        if external_data_helper.uses_external_data(tensor):
-            location = external_data_helper.ExternalDataInfo(tensor).location
+    for tensor in all_tensors(model):
+        if is_external(tensor):
+            location = next((entry.value for entry in tensor.external_data if entry.key == "location"), "")
             raise ModelError(
                 f"The weights of the model (first {tensor.name!r}) lie in another file, {location!r}; give the path of "
                 "the model instead of its bytes, or load it with its external data."
             )
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """What an error of another package says, as a part of a sentence."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
 
 

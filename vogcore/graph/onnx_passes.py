@@ -16,6 +16,7 @@ from onnx import inliner, shape_inference, version_converter
 
 from vogcore.errors import ModelError
 from vogcore.graph.light import LARGE
+from vogcore.graph.load import first_line
 from vogcore.graph.own_operators import NONE, OwnOperators, restore, stand_ins
 
 __all__ = ["infer_shapes", "inline_converting", "is_invented", "raise_opset"]
@@ -70,7 +71,7 @@ def raise_opset(model: ir.Model, opset: int) -> ir.Model:
         return _without_weights(model, lambda proto: version_converter.convert_version(proto, opset))
     except Exception as error:  # noqa: BLE001 - the C++ converter raises bare RuntimeErrors and assertion texts
         raise ModelError(
-            f"The model has opset {version} and ONNX could not raise it to {opset} ({_first_line(error)}); "
+            f"The model has opset {version} and ONNX could not raise it to {opset} ({first_line(error)}); "
             f"export it again with opset {opset} or newer."
         ) from None
 
@@ -87,7 +88,7 @@ def inline_converting(model: ir.Model) -> ir.Model:
     except Exception as error:  # noqa: BLE001 - as above
         raise ModelError(
             f"A local function of the model has another opset than the model ({version}), and ONNX could not convert "
-            f"it ({_first_line(error)}); export the model again without local functions."
+            f"it ({first_line(error)}); export the model again without local functions."
         ) from None
 
 
@@ -152,7 +153,3 @@ def _is_read(value: ir.Value) -> bool:
     if tensor.dtype in _FLOATS and not any(node.op_type in _READ_FLOATS for node in value.consumers()):
         return False
     return tensor.nbytes < LARGE
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

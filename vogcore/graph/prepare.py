@@ -20,6 +20,7 @@ from vogcore.errors import ModelError
 from vogcore.graph.branches import inline_constant_branches
 from vogcore.graph.decompose import decompose_for_cuda
 from vogcore.graph.fold import fold_shape_arithmetic
+from vogcore.graph.load import first_line
 from vogcore.graph.loop_shapes import with_loop_shapes
 from vogcore.graph.lower_opset import lower_opset
 from vogcore.graph.ml import lower_ml, without_maps
@@ -79,7 +80,12 @@ def prepare(model: onnx.ModelProto, own: OwnOperators = NONE, *, opset: str = "l
     """
     work = ir.from_proto(without_maps(model))
     watch(work.graph)
-    work = _without_functions(work, own)
+    try:
+        work = _without_functions(work, own)
+    except (ValueError, KeyError) as error:  # the checker of ONNX does not look at what local functions are called with
+        raise ModelError(
+            f"A call of a local function does not fit it ({first_line(error)}); export the model again."
+        ) from error
     _drop_notes(work.graph)
     _simplify(work)
     recorded = forget_shapes(work.graph)

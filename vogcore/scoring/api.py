@@ -31,6 +31,7 @@ from vogcore.scoring.inputs import (
     choose_examples,
     predictions_from_logits,
 )
+from vogcore.scoring.maps import MapPass, choose_maps, given_rows, model_rows
 from vogcore.scoring.moments import BlockMoments, by_name, raw_scores
 from vogcore.scoring.progress import Progress, Silent
 from vogcore.scoring.record import gradients_record, model_record
@@ -75,6 +76,7 @@ def score(
     output: str | None = None,
     keep_gradients: str | os.PathLike[str] | None = None,
     keep_dtype: str = "float32",
+    maps: Any = None,
     provider: str = "auto",
     threads: int | None = None,
     batch_size: int | None = None,
@@ -110,6 +112,8 @@ def score(
             output of an embedding, examples may be integers (tokens); they reach the model as they are stored.
         keep_gradients: gradient archive to write on the way, for :func:`score_gradients`.
         keep_dtype: ``"float32"``, ``"float16"`` or ``"bfloat16"`` in the archive.
+        maps: per-pixel maps, in a second pass over a few examples: a number, for that many of the hardest, or the
+            positions of examples. They are in :attr:`Scores.maps`; the scores are written to ``out`` before the pass.
         provider: ``"auto"`` (CUDA where it works, else CPU), ``"cpu"`` or ``"cuda"``; a request that cannot be met is
             an error.
         threads: threads of ONNX Runtime inside an operator; all CPUs by default.
@@ -147,7 +151,11 @@ def score(
     check_distinct(out, keep_gradients)
     batch_size, threads = check_count("batch_size", batch_size), check_count("threads", threads, MOST_THREADS)
     stored = open_statistics(settings)
-    with Unfinished(out, keep_gradients, overwrite) as unfinished, contextlib.ExitStack() as stack:
+    with (
+        Unfinished(out, keep_gradients, overwrite) as unfinished,
+        contextlib.ExitStack() as opened,
+        contextlib.ExitStack() as stack,
+    ):
         source = open_source(
             data,
             labels,
@@ -159,7 +167,7 @@ def score(
             require_labels=settings.target == "label",
         )
         if isinstance(data, str | os.PathLike):  # opened here, closed here
-            stack.callback(getattr(source, "close", lambda: None))
+            opened.callback(getattr(source, "close", lambda: None))
         chosen = choose_provider(provider)
         found, notes = find_checkpoints(checkpoints)
         for note in notes:
@@ -169,6 +177,7 @@ def score(
         sessions = Sessions(found, settings, chosen, threads, wrt=wrt, output=output)
         with clock.time("sessions"):
             model = sessions.check(source.read(0, 1))
+        wanted = choose_maps(maps, len(source))
         n, batch = len(source), choose_batch(batch_size, source.shape, sessions.fixed_batch)
         ids = source.ids if source.ids is not None else np.arange(n, dtype=np.int64)
         classes = choose_class_names(source, found[-1].class_names, model.classes, settings)
@@ -277,7 +286,12 @@ def score(
             warnings=notes,
             timings=clock.seconds,
         )
-        return finish(run, settings, record, stored, clock, out, overwrite)
+        map_pass = None
+        if wanted is not None:
+            rows = model_rows(sessions, source, models.targets, batch)
+            names, shape = models.names, model.gradient_shape
+            map_pass = MapPass(wanted, rows, names, shape, axis, settings, memory, batch, progress, clock)
+        return finish(run, settings, record, stored, clock, out, overwrite, map_pass)
 
 
 def score_gradients(
@@ -295,6 +309,7 @@ def score_gradients(
     moments: str = "float64",
     ids: Any = None,
     class_names: Sequence[str] | None = None,
+    maps: Any = None,
     memory: int = MEMORY,
     spool_folder: str | os.PathLike[str] | None = None,
     overwrite: bool = False,
@@ -312,7 +327,7 @@ def score_gradients(
             how many examples there are. Without labels, an archive of :func:`score` is normalised by the target class
             that it records, any other archive or array as a single class.
         out, stages, channels, channel_axis, reduction, scale, normalise, statistics, moments, ids, class_names,
-            memory, overwrite, progress: as for :func:`score`.
+            maps, memory, overwrite, progress: as for :func:`score`.
         spool_folder: where an iterable is kept meanwhile; the system's temporary folder by default.
 
     Returns:
@@ -334,10 +349,11 @@ def score_gradients(
     clock = Clock()
     check_outputs(out, None, overwrite)
     stored = open_statistics(settings)
-    with contextlib.ExitStack() as stack:
+    with contextlib.ExitStack() as opened, contextlib.ExitStack() as stack:
         with clock.time("storage"):
-            source, archive = open_gradients_of(stack, gradients, labels, spool_folder)
+            source, archive = open_gradients_of(opened, gradients, labels, spool_folder)
         n = source.n_examples
+        wanted = choose_maps(maps, n)
         where = os.fspath(gradients) if isinstance(gradients, str | os.PathLike) else "gradients"
         run_labels, classes, run_ids, classes_from = choose_examples(archive, labels, ids, class_names, n, where)
         windows = resolve_stages(len(source.names), stages)
@@ -380,19 +396,24 @@ def score_gradients(
         groups = run_labels if run_labels is not None else np.zeros(n, np.int64)
         if archive is not None and classes_from == "target":
             groups = archive_targets(archive, predicted)
-    run = Run(
-        labels=run_labels if run_labels is not None else np.full(n, -1, np.int64),
-        groups=groups,
-        ids=run_ids,
-        classes=classes,
-        checkpoints=source.infos,
-        stages=windows,
-        raw=raw,
-        eps=source.eps,
-        predictions_class=predicted,
-        predictions_label_probability=probability,
-        loss=loss,
-        warnings=notes,
-        timings=clock.seconds,
-    )
-    return finish(run, settings, record, stored, clock, out, overwrite)
+        stack.close()
+        run = Run(
+            labels=run_labels if run_labels is not None else np.full(n, -1, np.int64),
+            groups=groups,
+            ids=run_ids,
+            classes=classes,
+            checkpoints=source.infos,
+            stages=windows,
+            raw=raw,
+            eps=source.eps,
+            predictions_class=predicted,
+            predictions_label_probability=probability,
+            loss=loss,
+            warnings=notes,
+            timings=clock.seconds,
+        )
+        map_pass = None
+        if wanted is not None:
+            rows, names, shape = given_rows(source), source.names, source.shape
+            map_pass = MapPass(wanted, rows, names, shape, axis, settings, memory, 1, progress, clock)
+        return finish(run, settings, record, stored, clock, out, overwrite, map_pass)

@@ -9,6 +9,7 @@ from typing import Any
 
 from vogcore.errors import StoreError
 from vogcore.scoring.assemble import Run, assemble
+from vogcore.scoring.maps import MapPass
 from vogcore.scoring.run import Clock
 from vogcore.scoring.settings import Settings
 from vogcore.store import Scores
@@ -24,20 +25,26 @@ def finish(
     clock: Clock,
     out: str | os.PathLike[str] | None,
     overwrite: bool,
+    map_pass: MapPass | None,
 ) -> Scores:
+    """Make the scores and write them; then the maps, so that a pass over them that fails loses nothing."""
     scores = assemble(run, settings, record, stored)
-    if out is not None:
-        scores.timings = clock.total()  # what the file itself cost cannot be in the file
-        with clock.time("storage"):
-            _save(scores, out, overwrite)
+    _save(scores, out, overwrite, clock)
+    if map_pass is not None:
+        map_pass.add(scores)
+        _save(scores, out, True, clock)  # the file that was written a moment ago
     scores.timings = clock.total()
     return scores
 
 
-def _save(scores: Scores, out: str | os.PathLike[str], overwrite: bool) -> None:
+def _save(scores: Scores, out: str | os.PathLike[str] | None, overwrite: bool, clock: Clock) -> None:
     """Write the score file; where that fails after all, hours of work go to the temporary folder instead of nowhere."""
+    if out is None:
+        return
+    scores.timings = clock.total()  # what the file itself cost cannot be in the file
     try:
-        scores.save(out, overwrite=overwrite)
+        with clock.time("storage"):
+            scores.save(out, overwrite=overwrite)
     except StoreError as error:
         folder = None
         try:

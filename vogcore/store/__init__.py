@@ -11,6 +11,7 @@ from vogcore._lazy import lazy
 
 if TYPE_CHECKING:
     from vogcore.store.archive import GradientArchive, GradientWriter, open_gradients
+    from vogcore.store.maps import Maps
     from vogcore.store.scores import (
         CheckpointInfo,
         Companion,
@@ -27,6 +28,7 @@ __all__ = [
     "Direction",
     "GradientArchive",
     "GradientWriter",
+    "Maps",
     "Scores",
     "StageScores",
     "check_output",
@@ -36,5 +38,6 @@ __all__ = [
 
 _ARCHIVE = ("GradientArchive", "GradientWriter", "open_gradients")
 _HOME = {name: f"vogcore.store.{'archive' if name in _ARCHIVE else 'scores'}" for name in __all__}
+_HOME["Maps"] = "vogcore.store.maps"
 
 __getattr__, __dir__ = lazy(__name__, _HOME)

@@ -6,6 +6,7 @@ import contextlib
 import json
 import math
 import os
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,14 +15,19 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
+from vogcore._hdf5_chunks import ChunkCheck
+from vogcore._hdf5_heaps import check_object_heaps
+from vogcore._hdf5_storage import storage_problem
 from vogcore._paths import reason
 from vogcore.errors import StoreError
 from vogcore.store.schema import FORMAT_MAJOR, FORMAT_VERSION, GRADIENTS_FORMAT, SCORES_FORMAT
 
 __all__ = ["Reader", "encode_strings", "to_json", "write_header"]
 
-# The best that DEFLATE can do is 1032:1; a file that claims more is not believed.
-_MOST_COMPRESSION = 1100
+_LONGEST_TEXT = 64 << 20
+"""Bytes of a string attribute: far more than settings with a million checkpoints take."""
+_DEEPEST_JSON = 64
+"""Whoever reads the settings may go through them by recursion."""
 _KINDS = {
     SCORES_FORMAT: ("score file", "vogcore.open_scores"),
     GRADIENTS_FORMAT: ("gradient archive", "vogcore.store.open_gradients"),
@@ -74,6 +80,20 @@ def write_header(file: h5py.File, kind: str, version: str, created: str, setting
     file.attrs["settings"] = to_json(settings)
 
 
+def shown(text: str) -> str:
+    """A text of somebody else's in a message: short, and without characters that a terminal would obey."""
+    return ascii(text if len(text) <= 40 else text[:40] + "...")
+
+
+def _depth(value: Any) -> int:
+    """How deep lists and objects are nested."""
+    depth, level = 0, [value]
+    while level := [node for node in level if isinstance(node, dict | list)]:
+        level = [child for node in level for child in (node.values() if isinstance(node, dict) else node)]
+        depth += 1
+    return depth
+
+
 class Reader:
     """An HDF5 file of one of our formats, open for reading.
 
@@ -88,9 +108,12 @@ class Reader:
     def __init__(self, path: str | os.PathLike[str], kind: str) -> None:
         self.path = Path(path)
         self.noun, _ = _KINDS[kind]
+        self._checked: set[int | None] = set()
         self.file = self._open()
         try:
             self._size = self.path.stat().st_size
+            with self.guard("its root group"):
+                self._check_heaps(None)
             self._check_header(kind)
         except BaseException:
             self.file.close()
@@ -123,14 +146,14 @@ class Reader:
                 raise StoreError(f"{self.path} is a {noun}, not a {self.noun}; open it with {opener}.")
             raise StoreError(f"{self.path} is HDF5 but not a {self.noun} of vogcore; give the name of one.")
         version = self.string_attribute(self.file, "format_version")
-        major, dot, minor = version.partition(".")
-        if not (dot and major.isdecimal() and minor.isdecimal()):
-            raise self.damaged(f"its format_version is {version!r}")
+        if not re.fullmatch(r"[0-9]{1,9}\.[0-9]{1,9}", version):
+            raise self.damaged(f"its format_version is {shown(version)}")
         writer = self.string_attribute(self.file, "vogcore_version")
-        if int(major) != FORMAT_MAJOR:
+        if int(version.partition(".")[0]) > FORMAT_MAJOR:
+            known = writer if re.fullmatch(r"[0-9A-Za-z.+!-]{1,40}", writer) else "of a version that knows it"
             raise StoreError(
-                f"{self.path} has format version {version} and this vogcore reads {FORMAT_MAJOR}.x; "
-                f"use vogcore {writer} or newer."
+                f"{self.path} has format version {version} and this vogcore reads up to {FORMAT_MAJOR}.x; "
+                f"use vogcore {known} or newer."
             )
 
     def damaged(self, what: str) -> StoreError:
@@ -156,8 +179,11 @@ class Reader:
                     raise self.damaged(f"{where} is missing")
                 return default
             header = node.attrs.get_id(name)
-            if h5py.check_string_dtype(header.dtype) is None or header.shape != ():
+            text = h5py.check_string_dtype(header.dtype)
+            if text is None or header.shape != ():
                 raise self.damaged(f"{where} is not a string")
+            if (text.length or 0) > min(self._size, _LONGEST_TEXT):
+                raise self.damaged(f"{where} is longer than the file")
             value = node.attrs[name]
             return value.decode("utf-8") if isinstance(value, bytes) else str(value)
 
@@ -168,6 +194,8 @@ class Reader:
             return default
         with self.guard(f"attribute {name} of /"):
             value = json.loads(text)
+        if _depth(value) > _DEEPEST_JSON:
+            raise self.damaged(f"attribute {name} of / is nested more than {_DEEPEST_JSON} deep")
         if not isinstance(value, kind):
             raise self.damaged(f"attribute {name} of / is not a JSON {'object' if kind is dict else 'array'}")
         return value
@@ -203,10 +231,17 @@ class Reader:
                     return None
                 if not isinstance(link, h5py.HardLink):
                     raise self.damaged(f"{path} is a link to another place, not data of this file")
+                self._check_heaps(node.id.links.get_info(part.encode()).u)
                 node = node[part]
             if not isinstance(node, kind):
                 raise self.damaged(f"{path} is not {noun}")
         return node
+
+    def _check_heaps(self, address: int | None) -> None:
+        """What an object keeps in heaps (strings, the layout of virtual data) is checked before libhdf5 opens it."""
+        if address not in self._checked:
+            check_object_heaps(self.path, address)
+            self._checked.add(address)
 
     def names(self, path: str) -> list[str]:
         """Names of the members of a group; none where it is missing."""
@@ -247,7 +282,9 @@ class Reader:
             ):
                 expected = "(" + ", ".join("any" if n is None else str(n) for n in shape) + ")"
                 raise self.damaged(f"{path} has shape {actual}, not {expected}")
-            self._check_storage(path, node, partial)
+            problem = storage_problem(node, self._size, partial=partial)
+            if problem is not None:
+                raise self.damaged(f"{path} {problem}")
         return node
 
     def _check_type(self, path: str, node: h5py.Dataset, types: tuple[str, ...]) -> None:
@@ -262,34 +299,29 @@ class Reader:
             have = "fixed-length strings" if found == "S" else str(node.dtype) if text is None else found
             raise self.damaged(f"{path} holds {have}, not {names}")
 
-    def _check_storage(self, path: str, node: h5py.Dataset, partial: bool) -> None:
-        """Refuse data kept elsewhere, and sizes that this file cannot hold (nothing is allocated for them)."""
-        creation = node.id.get_create_plist()
-        if creation.get_external_count() or creation.get_layout() == h5py.h5d.VIRTUAL:
-            raise self.damaged(f"{path} keeps its values in another file")
-        size = math.prod(node.shape) * node.dtype.itemsize
-        filtered = creation.get_nfilters() > 0
-        largest = self._size * (_MOST_COMPRESSION if filtered else 1)
-        chunk = math.prod(node.chunks) * node.dtype.itemsize if node.chunks else 0
-        if size > largest or (filtered and chunk > largest):
-            raise self.damaged(f"{path} claims {size} bytes, more than the file can hold")
-        stored = node.id.get_storage_size()
-        if not partial and stored < (1 if filtered and size else size if not filtered else 0):
-            raise self.damaged(f"{path} was never written in full")
+    def chunk_check(self, node: Any) -> ChunkCheck:
+        """Checks the chunks of a dataset behind filters, before they are read."""
+        return ChunkCheck(node)
+
+    def values(self, path: str, node: Any) -> npt.NDArray:
+        """All values of a dataset that :meth:`dataset` returned, as they are stored."""
+        with self.guard(path):
+            self.chunk_check(node).rows(0, node.shape[0] if node.shape else 0)
+            return np.asarray(node[()])
 
     def read(self, path: str, dtype: str, shape: tuple[int | None, ...], need: bool = True) -> Any:
         """All values of a dataset as an array of exactly this type, in native byte order."""
         node = self.dataset(path, (dtype,), shape, need)
         if node is None:
             return None
-        with self.guard(path):
-            return np.asarray(node[()]).astype(np.dtype(dtype), copy=False)
+        return self.values(path, node).astype(np.dtype(dtype), copy=False)
 
     def read_strings(self, path: str, shape: tuple[int | None, ...]) -> npt.NDArray[np.str_]:
         """All values of a dataset of fixed-length UTF-8 strings."""
         node = self.dataset(path, ("S",), shape)
+        values = self.values(path, node).astype(f"S{node.dtype.itemsize}")
         with self.guard(path):
-            return np.char.decode(np.asarray(node[()]).astype(f"S{node.dtype.itemsize}"), "utf-8")
+            return np.char.decode(values, "utf-8")
 
     def read_ids(self, n: int | None) -> npt.NDArray:
         """``examples/id``: int64 or strings."""

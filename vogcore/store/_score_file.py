@@ -21,6 +21,7 @@ from vogcore.store._tables import (
     write_classes,
     write_examples,
 )
+from vogcore.store.maps import read_maps, write_maps
 from vogcore.store.schema import ALL, EASIER, HARDER, MEASURED, SCORE_NAMES, SCORES_FORMAT
 from vogcore.store.scores import Companion, Direction, Scores, StageScores
 
@@ -73,6 +74,8 @@ def _write(file: h5py.File, scores: Scores) -> None:
     ):
         if array is not None:
             file[f"predictions/{name}"] = fit(f"predictions/{name}", array, dtype, (k, n))
+    if scores.maps is not None:
+        write_maps(file, scores.maps, n)
 
 
 def _checked(name: str, what: str) -> str:
@@ -137,6 +140,7 @@ def _read(reader: Reader) -> Scores:
         companions={name: _read_companion(reader, name, n) for name in reader.names("companions")},
         predictions_class=reader.read("predictions/class", "i4", (k, n), need=False),
         predictions_label_probability=reader.read("predictions/label_probability", "f4", (k, n), need=False),
+        maps=read_maps(reader, n),
         warnings=reader.json_attribute("warnings", list, default=[]),
         timings=reader.json_attribute("timings", dict, default={}),
         created=reader.string_attribute(reader.file, "created"),
@@ -187,8 +191,7 @@ def _read_direction(reader: Reader, path: str, n: int) -> Direction:
 def _read_companion(reader: Reader, name: str, n: int) -> Companion:
     path = f"companions/{name}"
     node = reader.dataset(path, _COMPANION_TYPES, (n,))
-    with reader.guard(path):
-        values = np.asarray(node[()])
+    values = reader.values(path, node)
     return Companion(
         values=values.astype(values.dtype.newbyteorder("="), copy=False),
         direction=reader.string_attribute(node, "direction"),

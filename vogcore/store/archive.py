@@ -31,6 +31,7 @@ class _CheckedBlocks:
         self._digests = digests
         self._block_size = block_size
         self._verified = np.zeros(digests.shape, dtype=bool)
+        self._chunks = reader.chunk_check(data)
         self.data = data
 
     def read(self, checkpoint: int, start: int, stop: int) -> npt.NDArray:
@@ -51,6 +52,7 @@ class _CheckedBlocks:
 
     def _fetch(self, checkpoint: int, first: int, end: int, target: npt.NDArray) -> None:
         with self._reader.guard(f"{self._name} of checkpoint {checkpoint}, examples {first} to {end - 1},"):
+            self._chunks.rows(checkpoint, checkpoint + 1)
             self.data.read_direct(target, np.s_[checkpoint, first:end])
 
     def _verify(self, checkpoint: int, block: int, first: int, end: int, rows: npt.NDArray) -> None:

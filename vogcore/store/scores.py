@@ -22,6 +22,8 @@ from vogcore.store.schema import ALL, EASIER, HARDER, MEASURED, NOT_MEASURED, SC
 if TYPE_CHECKING:
     import pandas
 
+    from vogcore.store.maps import Maps
+
 __all__ = ["CheckpointInfo", "Companion", "Direction", "Scores", "StageScores", "check_output", "open_scores"]
 
 Float64Array = npt.NDArray[np.float64]
@@ -191,6 +193,7 @@ class Scores:
         companions: other measures of the same examples, by name.
         predictions_class: (K, N) int32 predicted class, or None.
         predictions_label_probability: (K, N) float32 probability of the label, or None.
+        maps: per-pixel VoG of chosen examples, or None.
         warnings: what a reader of the scores must know, one sentence each.
         timings: seconds (or rates), by name.
         created: UTC, ISO 8601.
@@ -208,6 +211,7 @@ class Scores:
     companions: dict[str, Companion] = field(default_factory=dict)
     predictions_class: npt.NDArray[np.int32] | None = None
     predictions_label_probability: npt.NDArray[np.float32] | None = None
+    maps: Maps | None = None
     warnings: list[str] = field(default_factory=list)
     timings: dict[str, float] = field(default_factory=dict)
     created: str = field(default_factory=now)

@@ -10,6 +10,8 @@ from vogcore.autodiff.backward import sweep
 from vogcore.autodiff.loops import Iterations, reverse
 from vogcore.autodiff.registry import Call, Cotangents, rule
 from vogcore.autodiff.subgraph import Stream, copied, own, own_outputs, prune, require_repeatable
+from vogcore.errors import ModelError
+from vogcore.graph.prepare import node_name
 
 
 @rule("If", all_outputs=True, traces=True)
@@ -20,6 +22,11 @@ def if_(call: Call) -> Cotangents:
     copies = []
     for name in names:
         branch = call.node.attributes[name].as_graph()
+        if len(branch.outputs) != len(call.cotangents):
+            raise ModelError(
+                f"The branches of the If node {node_name(call.node)!r} do not have as many outputs as the node; export "
+                "the model again."
+            )
         own_outputs(emit, branch)
         copy, inner = copied(emit, branch)
         seeds = {value: dy for value, dy in zip(copy.outputs, call.cotangents, strict=True) if dy is not None}
