@@ -30,6 +30,8 @@ ifeq ($(SUITE),speed)
 	$(BIN)/python -m benchmarks.gradients $(if $(QUICK),--quick)
 	$(BIN)/python -m benchmarks.checkpoints $(if $(QUICK),--quick)
 	$(BIN)/python -m benchmarks.kernels $(if $(QUICK),--quick)
+	$(BIN)/python -m benchmarks.storage $(if $(QUICK),--quick)
+	$(BIN)/python -m benchmarks.pipeline $(if $(QUICK),--quick)
 else
 	$(BIN)/python -m benchmarks.fashion_mnist --data-dir $(DATA)
 endif

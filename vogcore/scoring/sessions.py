@@ -75,6 +75,7 @@ class Sessions:
         self._wrt, self._output = wrt, output
         self._graphs: dict[tuple[str, int], bytes] = {}
         self._plans: dict[str, GradientPlan] = {}
+        self._alike: set[int] = set()
         self._kept = 0
         self._structures: dict[int, str] = {}
 
@@ -85,6 +86,8 @@ class Sessions:
 
     def check(self, example: npt.NDArray) -> Signature:
         """Build every gradient graph and run it once, so that nothing that can be known now fails hours later.
+
+        A graph that is another one's with other weights is not run: what it makes of an example has the same shape.
 
         Args:
             example: one example (1, ...).
@@ -97,7 +100,11 @@ class Sessions:
         """
         first: Signature | None = None
         for index, checkpoint in enumerate(self._checkpoints):
-            session = self.gradient(index)
+            graph = self._gradient_graph(index)
+            if index in self._alike:
+                continue
+            session = self._gradient_session(graph, index)
+            del graph
             if first is None:
                 self.fixed_batch, self.threads = session.fixed_batch, session.threads
             else:
@@ -126,13 +133,18 @@ class Sessions:
 
     def gradient(self, index: int) -> GradientSession:
         """A session on the gradient graph of one checkpoint."""
-        graph = self._graph(
+        return self._gradient_session(self._gradient_graph(index), index)
+
+    def _gradient_graph(self, index: int) -> onnx.ModelProto | bytes:
+        return self._graph(
             "gradient",
             index,
             lambda model: gradient_model(
                 model, of=self._settings.of, wrt=self._wrt, output=self._output, lowering=self.provider.name
             ),
         )
+
+    def _gradient_session(self, graph: onnx.ModelProto | bytes, index: int) -> GradientSession:
         where = self._checkpoints[index].name
         return GradientSession(graph, provider=self.provider, threads=self._threads, where=where)
 
@@ -148,7 +160,7 @@ class Sessions:
         kept = self._graphs.get((kind, index))
         if kept is not None:
             return kept
-        model = self._made(kind, self._checkpoints[index], make)
+        model = self._made(kind, index, make)
         if kind == "gradient" and index not in self._structures:
             self._structures[index] = structure_digest(model)
         # A rough size: asking protobuf for it costs as much as writing the model out.
@@ -161,15 +173,16 @@ class Sessions:
         self._graphs[kind, index] = graph
         return graph
 
-    def _made(
-        self, kind: str, checkpoint: Checkpoint, make: Callable[[onnx.ModelProto], onnx.ModelProto]
-    ) -> onnx.ModelProto:
+    def _made(self, kind: str, index: int, make: Callable[[onnx.ModelProto], onnx.ModelProto]) -> onnx.ModelProto:
         """The graph of a checkpoint: the weights of this one in the graph of an earlier one, where they fit."""
+        checkpoint = self._checkpoints[index]
         with naming(checkpoint.name):
             forward = checkpoint.load()
             plan = self._plans.get(kind)
             made = plan.apply(forward) if plan is not None else None
             if made is not None:
+                if kind == "gradient":
+                    self._alike.add(index)
                 return made
 
             def freed(model: onnx.ModelProto) -> onnx.ModelProto:
