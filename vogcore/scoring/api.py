@@ -168,6 +168,7 @@ def score(
         infos = [CheckpointInfo(c.name, c.step, c.epoch, c.sha256) for c in found]
         with clock.time("data"):
             fingerprint = source.fingerprint()
+        notes += getattr(source, "notes", [])
         record = model_record(
             settings,
             axis,
