@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,31 @@ import numpy.typing as npt
 
 from vogcore.errors import DataError
 
-__all__ = ["numbers"]
+__all__ = ["block_of", "numbers"]
+
+
+def block_of(table: Any, columns: Sequence[str], where: str) -> npt.NDArray:
+    """The examples that rows of a table hold.
+
+    Args:
+        table: ``pyarrow.Table`` of B rows.
+        columns: one column of numbers, lists or tensors, or several of single numbers.
+        where: the table, for messages.
+
+    Returns:
+        (B, ...), with an axis of features (B, F) for single numbers; several types become the widest.
+
+    Raises:
+        DataError: as :func:`numbers`, or lists in one of several columns.
+    """
+    named = [(column, numbers(table.column(column), f"{where}: column {column!r}")) for column in columns]
+    if len(named) == 1:
+        block = named[0][1]
+        return block[:, None] if block.ndim == 1 else block
+    for column, values in named:
+        if values.ndim != 1:
+            raise DataError(f"{where}: column {column!r} holds lists: several columns must hold single numbers.")
+    return np.stack([values for _, values in named], axis=1)
 
 
 def numbers(column: Any, where: str) -> npt.NDArray:
@@ -40,6 +65,8 @@ def _values(array: Any, pa: Any, where: str) -> npt.NDArray:
     if isinstance(kind, pa.FixedShapeTensorType):
         tensor: npt.NDArray = array.to_numpy_ndarray()
         return tensor
+    if isinstance(kind, pa.BaseExtensionType):  # as Hugging Face has them for arrays of several axes
+        return _values(array.storage, pa, where)
     if pa.types.is_fixed_size_list(kind):
         inner = _values(array.flatten(), pa, where)
         return inner.reshape(len(array), kind.list_size, *inner.shape[1:])

@@ -6,11 +6,13 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from vogcore.data import ArraySource, Preprocess
-from vogcore.data.items import Transform, open_items
+from vogcore.data.items import Transform, open_items, transformed
 from vogcore.errors import DataError
 
+from ._arrow import block_of
 from ._columns import CLASS_COLUMNS, EXAMPLE_COLUMNS, class_indices, find_column, ids_of, listed, match_names
 from ._decode import Decoder
 from ._require import require
@@ -72,14 +74,17 @@ def open_dataset(
         )
     columns = list(dataset.features)
     images = [column for column in columns if isinstance(dataset.features[column], hf.Image)]
+    custom = dataset.format["type"] == "custom"
+    # What a transform of the data set's own makes is what a model gets.
+    made = list(dataset[:1]) if custom and len(dataset) else columns
     if x_name is None:
-        usual = [*images, *EXAMPLE_COLUMNS]
-        x_name = find_column(columns, usual, None, what="examples", setting="x_name", where=name)
+        usual = [*(column for column in made if column not in columns), *images, *EXAMPLE_COLUMNS]
+        x_name = find_column(made, usual, None, what="examples", setting="x_name", where=name)
         if x_name is None:
-            raise DataError(f"{name} has the columns {listed(columns)}: choose those of the examples with x_name.")
+            raise DataError(f"{name} has the columns {listed(made)}: choose those of the examples with x_name.")
     chosen = match_names(x_name)
     for column in chosen:
-        find_column(columns, (), column, what="examples", setting="x_name", where=name)
+        find_column(made, (), column, what="examples", setting="x_name", where=name)
     if labels is None:
         classes = [column for column in columns if isinstance(dataset.features[column], hf.ClassLabel)]
         usual = [column for column in (*classes, *CLASS_COLUMNS) if column not in chosen]
@@ -91,8 +96,13 @@ def open_dataset(
     if ids is None:
         id_name = ids_of([column for column in columns if column not in (*chosen, y_name)], id_name, where=name)
         ids = None if id_name is None else _whole(dataset, id_name)
+    given: dict[str, Any] = {"ids": ids, "class_names": class_names, "preprocess": preprocess, "name": name}
+    if not custom and dataset.format["type"] is None and not set(chosen) & set(images):
+        table = dataset.select_columns(chosen).with_format("arrow")
+        return ArraySource(transformed(_ArrowRows(table, chosen, name), transform, where=name), labels, **given)
     decoder = Decoder(mode, resize) if set(chosen) & set(images) else None
-    view = _view(dataset, chosen, decoder)
+    # A transform of the data set's own may need all columns.
+    view = dataset if custom else dataset.select_columns(chosen)
 
     def items(start: int, stop: int) -> Iterator[Any]:
         batch = view[start:stop]
@@ -102,27 +112,24 @@ def open_dataset(
         for at, value in enumerate(batch[chosen[0]], start):
             yield decoder.convert(value, f"{name}: image {at}") if decoder and hasattr(value, "convert") else value
 
-    return open_items(
-        items,
-        len(dataset),
-        labels,
-        labelled=False,
-        ids=ids,
-        class_names=class_names,
-        preprocess=preprocess,
-        transform=transform,
-        name=name,
-    )
+    return open_items(items, len(dataset), labels, labelled=False, transform=transform, **given)
 
 
-def _view(dataset: Any, chosen: list[str], decoder: Decoder | None) -> Any:
-    """The columns of the examples; a transform of the user's may need all, and says itself what it makes."""
-    kind = dataset.format["type"]
-    if kind == "custom":
-        return dataset
-    if kind is None and decoder is None:
-        dataset = dataset.with_format("numpy")
-    return dataset.select_columns(chosen)
+class _ArrowRows:
+    """Columns of numbers as rows, in the type that the data set stores."""
+
+    def __init__(self, table: Any, columns: Sequence[str], where: str) -> None:
+        if len(table) == 0:
+            raise DataError(f"{where}: there are 0 examples.")
+        self._table, self._columns, self._where = table, columns, where
+        first = self[:1]
+        self.shape: tuple[int, ...] = (len(table), *first.shape[1:])
+        self.dtype: np.dtype = first.dtype
+
+    def __getitem__(self, key: slice, /) -> npt.NDArray:
+        if key.start == key.stop:
+            return np.empty((0, *self.shape[1:]), self.dtype)
+        return block_of(self._table[key], self._columns, self._where)
 
 
 def _whole(dataset: Any, column: str) -> np.ndarray:

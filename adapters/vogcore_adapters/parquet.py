@@ -15,7 +15,7 @@ from vogcore.data import ArraySource, Preprocess
 from vogcore.data.items import Transform, open_items, transformed
 from vogcore.errors import DataError
 
-from ._arrow import numbers
+from ._arrow import block_of
 from ._columns import CLASS_COLUMNS, EXAMPLE_COLUMNS, class_indices, find_column, ids_of, listed, match_names
 from ._decode import Decoder
 from ._require import require
@@ -205,27 +205,14 @@ class _NumberRows:
         return self._read(key.start, key.stop)
 
     def _read(self, start: int, stop: int) -> npt.NDArray:
-        position, parts = start, []
+        parts, position = [], start
         for table in self._files.read(start, stop, self._columns):
-            named = [(column, numbers(table.column(column), self._where(column, position))) for column in self._columns]
-            if len(named) == 1:
-                block = named[0][1]
-                block = block[:, None] if block.ndim == 1 else block
-            else:
-                for column, values in named:
-                    if values.ndim != 1:
-                        raise DataError(
-                            f"{self._where(column, position)} holds lists: several columns must hold single numbers."
-                        )
-                block = np.stack([values for _, values in named], axis=1)
-            parts.append(block)
+            where = f"{self._files.name} (from row {position} on)"
+            parts.append(block_of(table, self._columns, where))
             position += len(table)
         if len({part.shape[1:] for part in parts}) > 1:
             raise DataError(f"{self._files.name}: the lists have different lengths: bring the examples to one size.")
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
-
-    def _where(self, column: str, position: int) -> str:
-        return f"{self._files.name}: column {column!r} (from row {position} on)"
 
 
 def _holds_bytes(pa: Any, kind: Any) -> bool:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from vogcore._types import ExampleSource
 from vogcore.data import open_source
+from vogcore.store import CheckpointInfo, Direction, Scores, StageScores
 
 DTYPES = ("uint8", "int64", "float32", "float64")
 
@@ -77,3 +78,27 @@ def without(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
         monkeypatch.setitem(sys.modules, package, None)
 
     return hide
+
+
+def _scores(n: int, measured: str = "not measured", **changes: Any) -> Scores:
+    """Scores 0, 1, 2... of one stage with a measured direction; three classes in turn."""
+    values = np.array(changes.pop("values", np.arange(float(n))), float)
+    directions = {name: Direction(measured=measured) for name in ("vog", "vog_raw", "vog_relative")}
+    stage = StageScores(
+        "all", np.arange(2), values, values, None, None, np.zeros(3), np.ones(3), "class", directions
+    )  # fmt: skip
+    given = {
+        "stages": {"all": stage},
+        "labels": np.arange(n) % 3,
+        "ids": np.arange(n) * 10,
+        "classes": ["a", "b", "c"],
+        "class_count": np.bincount(np.arange(n) % 3, minlength=3),
+        "checkpoints": [CheckpointInfo("c0.onnx"), CheckpointInfo("c1.onnx")],
+        "settings": {"of": "logit"},
+    }
+    return Scores(**(given | changes))
+
+
+@pytest.fixture(scope="session")
+def scores() -> Callable[..., Scores]:
+    return _scores
