@@ -62,11 +62,11 @@ def class_indices(values: npt.NDArray, names: Sequence[str] | None, *, where: st
     if values.dtype.kind not in "OUST":
         return values, names
     texts = values.tolist()
-    missing = next((at for at, text in enumerate(texts) if not isinstance(text, str)), None)
-    if missing is not None:
-        raise DataError(
-            f"{where}: the label of example {missing} is {texts[missing]!r}: drop examples without a label."
-        )
+    if None in texts:
+        raise DataError(f"{where}: example {texts.index(None)} has no label: drop such examples.")
+    other = next((at for at, text in enumerate(texts) if not isinstance(text, str)), None)
+    if other is not None:
+        raise DataError(f"{where}: the label of example {other} is {texts[other]!r}, neither an integer nor text.")
     chosen = list(names) if names is not None else sorted(set(texts))
     index = {name: at for at, name in enumerate(chosen)}
     unknown = next((at for at, text in enumerate(texts) if text not in index), None)

@@ -104,6 +104,14 @@ def test_data_that_cannot_be_used(pictures, without) -> None:
     missing = datasets.Dataset.from_dict({"x": [[1.0], [2.0]], "label": [1, -1]})
     with pytest.raises(DataError, match="the label of example 1 is -1"):
         open_dataset(missing)
+    for column, message in (
+        ([0, None], "example 1 has no label: drop such examples"),
+        (["cat", None], "example 1 has no label"),
+        ([0.5, 1.0], "the labels have dtype float64, not integers"),
+    ):
+        unfit = datasets.Dataset.from_dict({"x": [[1.0], [2.0]], "label": column})
+        with pytest.raises(DataError, match=message):
+            open_dataset(unfit)
     ragged = datasets.Dataset.from_dict({"x": [[1.0], [2.0, 3.0]]})
     with pytest.raises(DataError, match="the lists have different lengths"):
         open_dataset(ragged).read(0, 2)

@@ -174,11 +174,11 @@ def test_a_pruning_mask_keeps_a_fraction_of_each_class(scores, data) -> None:
         members = groups == group
         assert mask[members].sum() == count
         kept, gone = values[members & mask], values[members & ~mask]
-        if len(kept) and not np.isnan(gone).all():
-            assert not np.isnan(gone).any()  # those without a score go last
-            known = kept[~np.isnan(kept)]
-            if len(known):
-                assert known.max() <= gone.min() if drop == "hard" else known.min() >= gone.max()
+        if np.isnan(gone).any():
+            assert np.isnan(kept).all()  # those without a score go last
+        known = kept[~np.isnan(kept)]
+        if len(known) and len(gone):
+            assert known.max() <= gone.min() if drop == "hard" else known.min() >= gone.max()
     emptied = set(labels[labels >= 0].tolist()) - set(labels[mask].tolist())
     assert len(caught) == (1 if emptied else 0)
 

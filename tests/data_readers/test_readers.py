@@ -62,9 +62,15 @@ def test_a_reader_that_is_gone(registered) -> None:
         open_source("data.gone")
 
 
-def test_unknown_suffixes_are_refused_as_before(registered) -> None:
-    with pytest.raises(DataError, match="files are recognised by their suffix"):
-        open_source("data.bar")
+def test_unknown_suffixes_and_missing_paths(registered, tmp_path, monkeypatch) -> None:
+    (tmp_path / "data.bar").write_text("?")
+    with pytest.raises(DataError, match=r"data\.bar: files are recognised by .* \.hdf5, \.foo, \.gone.: rename"):
+        open_source(tmp_path / "data.bar")
+    with pytest.raises(DataError, match=r"data\.baz does not exist: check the path"):
+        open_source(tmp_path / "data.baz")
+    monkeypatch.setattr(readers, "entry_points", lambda **choice: EntryPoints([]))
+    with pytest.raises(DataError, match="is a folder, and no installed package reads folders"):
+        open_source(tmp_path)
 
 
 def test_the_readers_of_the_project_are_there() -> None:

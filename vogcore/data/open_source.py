@@ -17,7 +17,7 @@ from vogcore.data.arrays import NpzFile, map_npy
 from vogcore.data.items import Transform, transformed
 from vogcore.data.labels import as_array, check_class_names, check_labels
 from vogcore.data.preprocess import Preprocess
-from vogcore.data.readers import find_reader
+from vogcore.data.readers import find_reader, other_suffixes
 from vogcore.data.source import ArraySource, SourceRows, wrap
 from vogcore.errors import DataError, SettingsError, VogcoreWarning
 
@@ -163,8 +163,17 @@ def _open_container(path: str | os.PathLike[str]) -> Container:
         from vogcore.data.hdf5 import Hdf5File  # h5py is loaded only by those who have such a file
 
         return Hdf5File(path)
+    if not Path(path).expanduser().exists():
+        raise DataError(f"{path} does not exist: check the path.")
+    if Path(path).expanduser().is_dir():
+        raise DataError(
+            f"{path} is a folder, and no installed package reads folders: install vogcore again, which brings a reader "
+            "of image folders, or give a file."
+        )
+    other = [f".{suffix}" for suffix in other_suffixes()]
     raise DataError(
-        f"{path}: files are recognised by their suffix, one of .npy, .npz, .h5 and .hdf5: rename or convert it."
+        f"{path}: files are recognised by their suffix ({', '.join(('.npy', '.npz', '.h5', '.hdf5', *other))}): rename "
+        "or convert it."
     )
 
 

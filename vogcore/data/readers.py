@@ -17,7 +17,7 @@ from typing import Any
 from vogcore._types import ExampleSource
 from vogcore.errors import DataError
 
-__all__ = ["FOLDER", "GROUP", "find_reader"]
+__all__ = ["FOLDER", "GROUP", "find_reader", "other_suffixes"]
 
 GROUP = "vogcore.readers"
 FOLDER = "folder"
@@ -45,3 +45,8 @@ def find_reader(path: str | os.PathLike[str]) -> Callable[..., ExampleSource] | 
                 ) from error
             return reader
     return None
+
+
+def other_suffixes() -> list[str]:
+    """Suffixes, without the dot, that other packages announce readers for."""
+    return sorted({entry.name for entry in entry_points(group=GROUP)} - {FOLDER, *_OWN})
