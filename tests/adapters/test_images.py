@@ -153,6 +153,16 @@ def test_bad_calls(folder: Path, tmp_path: Path, without) -> None:
         open_folder(folder)
 
 
+def test_a_file_name_of_another_encoding_is_named(folder: Path) -> None:
+    name = os.fsdecode(os.fsencode(str(folder / "b")) + b"/\xff.png")
+    try:
+        Image.fromarray(PIXELS[0]).save(name)
+    except OSError:
+        pytest.skip("this file system takes UTF-8 names only")
+    with pytest.raises(DataError, match="entry 6 of the ids is not valid Unicode text"):
+        open_folder(folder)
+
+
 def test_animated_and_palette_images_decode_to_their_first_frame(tmp_path: Path) -> None:
     frames = [Image.fromarray(PIXELS[i]).convert("P") for i in range(2)]
     buffer = io.BytesIO()

@@ -149,8 +149,8 @@ def _as_rows(data: Any) -> Rows:
         return data
     if not hasattr(data, "__array__"):
         raise DataError(
-            f"data is a {type(data).__name__}: give an array, a path to .npy, .npz or .h5, a pair (x, y) or an "
-            "ExampleSource."
+            f"data is a {type(data).__name__}: give an array, a path, a pair (x, y) or an ExampleSource; "
+            "vogcore_adapters makes one of a torch, TensorFlow or Hugging Face data set."
         )
     return as_array(data, what="examples", where="array")
 
