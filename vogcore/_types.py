@@ -18,7 +18,7 @@ class ExampleSource(Protocol):
     """Examples that can be read in runs, in a stable order.
 
     Anything with these members can be passed as ``data`` to :func:`vogcore.score`; :mod:`vogcore.data` has readers
-    for arrays, ``.npy``, ``.npz`` and HDF5.
+    for arrays, ``.npy``, ``.npz`` and HDF5, and ``vogcore_adapters`` those that need another package.
     """
 
     name: str

@@ -1,10 +1,19 @@
-"""Adapters between vogcore and the frameworks that train networks; each needs only its own framework.
+"""Adapters between vogcore and other tools: frameworks, data sets, tables; each needs only its own tool.
 
-==========================  ===================  ==========================================
-module                      extra                what it does
-==========================  ===================  ==========================================
-``vogcore_adapters.torch``  ``vogcore[torch]``   writes a torch module as an ONNX checkpoint
-==========================  ===================  ==========================================
+===============  ===========  ========================================================
+module           extra        what it does
+===============  ===========  ========================================================
+``torch``        torch        writes a torch module as an ONNX checkpoint
+``torch_data``   torch        reads a torch ``Dataset`` or ``DataLoader``
+``tf_data``      none         reads a ``tf.data.Dataset``
+``huggingface``  huggingface  reads a ``datasets.Dataset``; scores as its columns
+``zarr``         zarr         reads Zarr arrays and groups
+``images``       images       reads folders of images, one for each class
+``parquet``      parquet      reads Parquet: features, or encoded images
+``results``      none         sampler weights, curriculum, pruning mask, issues table
+                              (this one needs the extra pandas)
+``fiftyone``     none         scores as fields of samples
+===============  ===========  ========================================================
 
 Importing this package, or one of its modules, imports no framework: that happens when a function is called.
 """
@@ -16,9 +25,9 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from vogcore_adapters import torch
+    from vogcore_adapters import fiftyone, huggingface, images, parquet, results, tf_data, torch, torch_data, zarr
 
-__all__ = ["torch"]
+__all__ = ["fiftyone", "huggingface", "images", "parquet", "results", "tf_data", "torch", "torch_data", "zarr"]
 
 
 def __getattr__(name: str) -> ModuleType:

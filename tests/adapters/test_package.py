@@ -18,8 +18,9 @@ def test_the_folder_adapters_is_not_a_package():
 
 def test_importing_an_adapter_imports_no_framework():
     program = (
-        "import sys; sys.path[:0] = sys.argv[1:]; import vogcore_adapters; vogcore_adapters.torch.export_checkpoint;"
-        "print([m for m in ('torch', 'onnx', 'onnxscript', 'numpy') if m in sys.modules])"
+        "import sys; sys.path[:0] = sys.argv[1:]; import vogcore_adapters; [getattr(vogcore_adapters, name) for name in"
+        " dir(vogcore_adapters)]; heavy = 'torch onnx onnxscript tensorflow datasets zarr PIL pyarrow pandas h5py';"
+        "print([m for m in heavy.split() if m in sys.modules])"
     )
     command = [sys.executable, "-c", program, str(ROOT), str(ROOT / "adapters")]
     result = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
@@ -27,6 +28,6 @@ def test_importing_an_adapter_imports_no_framework():
 
 
 def test_an_unknown_adapter_is_an_attribute_error():
-    assert dir(vogcore_adapters) == ["torch"]
+    assert "torch" in dir(vogcore_adapters)
     with pytest.raises(AttributeError, match="fortran"):
         _ = vogcore_adapters.fortran

@@ -108,3 +108,12 @@ def test_class_names() -> None:
 def test_class_names_that_cannot_be_used(names: object, message: str) -> None:
     with pytest.raises(DataError, match=message):
         check_class_names(names, np.array([0, 2, 1]), where="data")  # type: ignore[arg-type]
+
+
+def test_names_that_no_file_can_hold_are_refused() -> None:
+    with pytest.raises(
+        DataError, match=r"data: entry 1 of the ids is not valid Unicode text \('b\\udcff.png'\): rename it"
+    ):
+        check_ids(["é.png", "b\udcff.png"], 2, where="data")
+    with pytest.raises(DataError, match="entry 0 of the class names is not valid Unicode"):
+        check_class_names(["\ud800"], None, where="data")

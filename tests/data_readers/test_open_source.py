@@ -294,7 +294,7 @@ def test_array_likes_are_converted() -> None:
 
 def test_unknown_suffix(tmp_path: Path) -> None:
     (tmp_path / "x.csv").write_text("1,2")
-    with pytest.raises(DataError, match=r"one of \.npy, \.npz, \.h5 and \.hdf5"):
+    with pytest.raises(DataError, match=r"by their suffix \(\.npy, \.npz, \.h5, \.hdf5"):
         open_source(tmp_path / "x.csv")
 
 

@@ -44,7 +44,11 @@ def add_parser(commands: Any) -> None:
         help="ONNX checkpoints: a quoted pattern, a folder, or paths; scored in the order of their recorded step, "
         "else of the numbers in their names",
     )
-    what.add_argument("--data", metavar="FILE", help="examples: .npz (x, y), .npy, or HDF5 (x, y), read as needed")
+    what.add_argument(
+        "--data",
+        metavar="FILE",
+        help="examples: .npz (x, y), .npy, HDF5 (x, y), .parquet, .zarr or a folder of images, read as needed",
+    )
     what.add_argument("--labels", metavar="NPY", help="class indices, where the data file does not hold them")
     what.add_argument("--gradients", metavar="H5", help="score this gradient archive instead of checkpoints")
     what.add_argument(

@@ -142,6 +142,9 @@ def _text(values: npt.NDArray, *, what: str, where: str) -> npt.NDArray:
         # NumPy's str type drops trailing NULs, which could make two different ids equal without a word.
         if "\0" in value:
             raise DataError(f"{where}: entry {at} of the {what} contains a NUL character: remove it.")
+        # File names of another encoding come as surrogates, which no score file can hold: say so before the run.
+        if not value.isascii() and any("\ud800" <= letter <= "\udfff" for letter in value):
+            raise DataError(f"{where}: entry {at} of the {what} is not valid Unicode text ({value!r}): rename it.")
         texts.append(value)
     return np.array(texts, dtype=np.str_)
 

@@ -14,12 +14,14 @@ import numpy.typing as npt
 from vogcore._types import ExampleSource
 from vogcore.data._files import Container, Rows
 from vogcore.data.arrays import NpzFile, map_npy
+from vogcore.data.items import Transform, transformed
 from vogcore.data.labels import as_array, check_class_names, check_labels
 from vogcore.data.preprocess import Preprocess
-from vogcore.data.source import ArraySource, wrap
+from vogcore.data.readers import find_reader, other_suffixes
+from vogcore.data.source import ArraySource, SourceRows, wrap
 from vogcore.errors import DataError, SettingsError, VogcoreWarning
 
-__all__ = ["EXAMPLE_NAMES", "LABEL_NAMES", "open_source"]
+__all__ = ["EXAMPLE_NAMES", "LABEL_NAMES", "from_container", "open_source"]
 
 EXAMPLE_NAMES = ("x", "images", "data", "X", "x_train", "X_train")
 LABEL_NAMES = ("y", "labels", "targets", "Y", "y_train")
@@ -36,14 +38,16 @@ def open_source(
     preprocess: Preprocess | None = None,
     x_name: str | None = None,
     y_name: str | None = None,
+    transform: Transform | None = None,
     require_labels: bool = True,
 ) -> ExampleSource:
     """Open examples and labels for reading in runs.
 
     Args:
-        data: an array or memory map (N, ...); a path to ``.npy`` (labels come separately), ``.npz`` or ``.h5`` /
-            ``.hdf5`` / ``.hdf``; a pair (x, y); an open HDF5 data set or anything like it; or an
-            :class:`~vogcore._types.ExampleSource`, which is returned as it is unless something is to be put on top.
+        data: an array or memory map (N, ...); a path to ``.npy`` (labels come separately), ``.npz``, ``.h5`` /
+            ``.hdf5`` / ``.hdf``, or of a kind that an installed package has a reader for (:mod:`vogcore.data.readers`);
+            a pair (x, y); an open HDF5 data set or anything like it; or an :class:`~vogcore._types.ExampleSource`,
+            which is returned as it is unless something is to be put on top.
         labels: class indices (N,) or (N, 1), integers, or the path of a ``.npy`` file with them; they take the place of
             labels in the file.
         ids: unique ids (N,), integers or text, or the path of a ``.npy`` file; default: "ids" in the file, else None.
@@ -52,6 +56,7 @@ def open_source(
         x_name: array in the file that holds the examples; default: the first of ``EXAMPLE_NAMES`` that is there.
         y_name: array that holds the labels; default: the first of ``LABEL_NAMES`` that is there, and beside "x_test"
             (or another split) that of the same split.
+        transform: applied to every stored example by itself, before `preprocess`; the same result on every call.
         require_labels: raise where there are none. With False, a non-integer array that is found by its name alone is
             left out with a warning.
 
@@ -60,29 +65,29 @@ def open_source(
         long as it lives; an :class:`~vogcore.data.ArraySource` can be closed before.
 
     Raises:
-        DataError: no such file, another format, truncated, pickled objects, wrong names, no examples, or labels, ids
-            and names that do not fit.
+        DataError: no such file, another format, truncated, pickled objects, wrong names, no examples, labels, ids
+            and names that do not fit, or a transform that fails or is random.
         SettingsError: `x_name` or `y_name` for data without names, or labels given twice.
     """
     if isinstance(data, (tuple, list)):
         data, labels = _split_pair(data, labels)
     given = {"ids": _load(ids, "ids"), "class_names": class_names}
     labels = _load(labels, "labels")
-    if isinstance(data, (str, os.PathLike)) and Path(data).suffix.lower() != ".npy":
-        container = _open_container(data)
-        try:
-            source: ExampleSource = _from_container(
-                container, labels, given, preprocess, x_name, y_name, require_labels=require_labels
-            )
-        except BaseException:
-            container.close()
-            raise
+    is_path = isinstance(data, (str, os.PathLike))
+    reader = find_reader(data) if is_path else None
+    source: ExampleSource
+    if reader is not None:
+        source = reader(data, labels, **given, preprocess=preprocess, transform=transform, x_name=x_name, y_name=y_name)
+    elif is_path and Path(data).suffix.lower() != ".npy":
+        source = from_container(
+            _open_container(data), labels, given, preprocess, x_name, y_name, transform, require_labels=require_labels
+        )
     else:
         if x_name is not None or y_name is not None:
             raise SettingsError(
                 "x_name and y_name choose arrays inside an .npz or HDF5 file, and this data has no names."
             )
-        source = _from_unnamed(data, labels, given, preprocess)
+        source = _from_unnamed(data, labels, given, preprocess, transform)
     if require_labels and source.labels is None:
         raise DataError(f"{source.name}: there are no labels: pass labels, or choose a target that needs none.")
     return source
@@ -107,11 +112,18 @@ def _load(values: Any, what: str) -> Any:
     return map_npy(values)
 
 
-def _from_unnamed(data: Any, labels: Any, given: dict[str, Any], preprocess: Preprocess | None) -> ExampleSource:
+def _from_unnamed(
+    data: Any, labels: Any, given: dict[str, Any], preprocess: Preprocess | None, transform: Transform | None
+) -> ExampleSource:
     if isinstance(data, (str, os.PathLike)):
-        return ArraySource(map_npy(data), labels, **given, preprocess=preprocess, name=str(data))
+        rows = transformed(map_npy(data), transform, where=str(data))
+        return ArraySource(rows, labels, **given, preprocess=preprocess, name=str(data))
     if not isinstance(data, ExampleSource):
-        return ArraySource(_as_rows(data), labels, **given, preprocess=preprocess)
+        rows = transformed(_as_rows(data), transform, where="array")
+        return ArraySource(rows, labels, **given, preprocess=preprocess)
+    if transform is not None:
+        rows = transformed(SourceRows(data), transform, where=data.name)
+        return wrap(data, labels, **given, preprocess=preprocess, rows=rows)
     if labels is not None or preprocess is not None or any(value is not None for value in given.values()):
         change = data.with_changes if isinstance(data, ArraySource) else lambda *a, **k: wrap(data, *a, **k)
         return change(labels, **given, preprocess=preprocess)
@@ -137,8 +149,8 @@ def _as_rows(data: Any) -> Rows:
         return data
     if not hasattr(data, "__array__"):
         raise DataError(
-            f"data is a {type(data).__name__}: give an array, a path to .npy, .npz or .h5, a pair (x, y) or an "
-            "ExampleSource."
+            f"data is a {type(data).__name__}: give an array, a path, a pair (x, y) or an ExampleSource; "
+            "vogcore_adapters makes one of a torch, TensorFlow or Hugging Face data set."
         )
     return as_array(data, what="examples", where="array")
 
@@ -151,9 +163,47 @@ def _open_container(path: str | os.PathLike[str]) -> Container:
         from vogcore.data.hdf5 import Hdf5File  # h5py is loaded only by those who have such a file
 
         return Hdf5File(path)
+    if not Path(path).expanduser().exists():
+        raise DataError(f"{path} does not exist: check the path.")
+    if Path(path).expanduser().is_dir():
+        raise DataError(
+            f"{path} is a folder, and no installed package reads folders: install vogcore again, which brings a reader "
+            "of image folders, or give a file."
+        )
+    other = [f".{suffix}" for suffix in other_suffixes()]
     raise DataError(
-        f"{path}: files are recognised by their suffix, one of .npy, .npz, .h5 and .hdf5: rename or convert it."
+        f"{path}: files are recognised by their suffix ({', '.join(('.npy', '.npz', '.h5', '.hdf5', *other))}): rename "
+        "or convert it."
     )
+
+
+def from_container(
+    file: Container,
+    labels: Any,
+    given: dict[str, Any],
+    preprocess: Preprocess | None,
+    x_name: str | None,
+    y_name: str | None,
+    transform: Transform | None = None,
+    *,
+    require_labels: bool,
+) -> ArraySource:
+    """The source that a file of named arrays holds; the file is closed where it holds none.
+
+    Args:
+        file: the open file.
+        given: ``ids`` and ``class_names`` from outside, or None for those in the file.
+        labels, preprocess, x_name, y_name, transform, require_labels: as for :func:`open_source`.
+
+    Raises:
+        DataError: as :func:`open_source`.
+        SettingsError: labels given twice.
+    """
+    try:
+        return _from_container(file, labels, given, preprocess, x_name, y_name, transform, require_labels)
+    except BaseException:
+        file.close()
+        raise
 
 
 def _from_container(
@@ -163,7 +213,7 @@ def _from_container(
     preprocess: Preprocess | None,
     x_name: str | None,
     y_name: str | None,
-    *,
+    transform: Transform | None,
     require_labels: bool,
 ) -> ArraySource:
     x_name = _choose(file, x_name, EXAMPLE_NAMES, what="examples", setting="x_name")
@@ -183,7 +233,8 @@ def _from_container(
     if given["class_names"] is None and file.has("class_names"):
         given["class_names"] = file.values("class_names")
     # Rows come last: opening them may open an HDF5 file anew.
-    return ArraySource(file.rows(x_name), labels, **given, preprocess=preprocess, name=file.name, close=file.close)
+    rows = transformed(file.rows(x_name), transform, where=file.name)
+    return ArraySource(rows, labels, **given, preprocess=preprocess, name=file.name, close=file.close)
 
 
 def _choose(file: Container, name: str | None, wanted: Sequence[str], *, what: str, setting: str) -> str:
@@ -220,6 +271,6 @@ def _optional_labels(file: Container, wanted: Sequence[str]) -> npt.NDArray | No
     warnings.warn(
         f"{file.name}: {found!r} has dtype {labels.dtype} and is not used as class labels.",
         VogcoreWarning,
-        stacklevel=4,
+        stacklevel=5,
     )
     return None

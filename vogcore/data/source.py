@@ -6,6 +6,7 @@ import copy
 import hashlib
 import json
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, Self
@@ -15,9 +16,10 @@ import numpy.typing as npt
 
 from vogcore._types import ExampleSource
 from vogcore.data._files import Rows
+from vogcore.data.digests import ExampleDigests
 from vogcore.data.labels import check_class_names, check_ids, check_labels
 from vogcore.data.preprocess import Preprocess
-from vogcore.errors import DataError
+from vogcore.errors import DataError, VogcoreWarning
 
 __all__ = ["ArraySource", "SourceRows"]
 
@@ -87,9 +89,13 @@ class ArraySource:
         self._rows = rows
         self._close = close
         self._fingerprint: str | None = None
+        self._note = ""
         self._n = _check_rows(rows, name)
         self._stored_shape = tuple(int(length) for length in rows.shape[1:])
         self._stored_dtype = rows.dtype.newbyteorder("=")
+        # Rows that code makes, such as decoded images, can change; those of an array cannot, and save the time.
+        self._verified = getattr(rows, "verified", False)
+        self._digests = ExampleDigests(self._n, self._stored_shape, self._stored_dtype)
         self.labels: npt.NDArray[np.int64] | None = None
         self.ids: npt.NDArray | None = None
         self.class_names: list[str] | None = None
@@ -127,7 +133,7 @@ class ArraySource:
         if preprocess is not None and self.preprocess is not None:
             return wrap(self, labels, ids=ids, class_names=class_names, preprocess=preprocess)
         changed = copy.copy(self)
-        changed._fingerprint = None
+        changed._fingerprint, changed._note = None, ""
         changed._set(labels, ids, class_names, preprocess or self.preprocess)
         return changed
 
@@ -173,6 +179,8 @@ class ArraySource:
                 f"{self.name}: examples {start} to {stop} came with shape {raw.shape} instead of "
                 f"{(stop - start, *self._stored_shape)}."
             )
+        if self._verified:
+            self._digests.add(start, raw, where=self.name)
         return raw
 
     def _check_finite(self, block: npt.NDArray, start: int, what: str) -> None:
@@ -183,42 +191,69 @@ class ArraySource:
             return
         at, *index = (int(axis) for axis in np.unravel_index(int(np.argmin(finite)), block.shape))
         position = start + at
-        named = "" if self.ids is None else f" (id {self.ids[position].item()!r})"
         raise DataError(
-            f"{self.name}: example {position}{named} holds {block[(at, *index)]} at {tuple(index)}, which "
+            f"{self.name}: example {self._named(position)} holds {block[(at, *index)]} at {tuple(index)}, which "
             f"{what}: repair or drop it."
         )
+
+    def _named(self, position: int) -> str:
+        return str(position) if self.ids is None else f"{position} (id {self.ids[position].item()!r})"
 
     def fingerprint(self) -> str:
         """Hex SHA-256 over shape, dtype and bytes of the examples, the labels and the preprocessing.
 
         It does not depend on the kind of file, its compression or the byte order of its values, nor on ids and names.
-        The examples are read once, in blocks; the result is kept.
+        The examples are read once, in blocks, or not at all where an earlier pass has read them all in order; the
+        result is kept. A :class:`~vogcore.errors.VogcoreWarning` says how many examples are copies of others.
 
         Raises:
             DataError: the examples cannot be read.
         """
         if self._fingerprint is None:
-            digest = hashlib.sha256(b"vogcore examples 1\n")
-            self._hash_examples(digest.update)
+            self.fingerprint_examples()
+            digest = self._digests.copy_hash()
+            if isinstance(self._rows, SourceRows):
+                # A source of the user's knows best, and perhaps without decoding everything, when its examples change.
+                digest = hashlib.sha256(b"vogcore examples 1\nsource" + self._rows.source.fingerprint().encode())
             digest.update(b"no labels" if self.labels is None else b"labels" + self.labels.astype("<i8").tobytes())
             settings = None if self.preprocess is None else self.preprocess.to_dict()
             digest.update(json.dumps(settings, sort_keys=True).encode())
             self._fingerprint = digest.hexdigest()
+            self._warn_of_copies()
         return self._fingerprint
 
-    def _hash_examples(self, update: Callable[[bytes | memoryview], None]) -> None:
+    def fingerprint_examples(self) -> None:
+        """Read what the fingerprint still needs: everything, or what no earlier pass in order has read.
+
+        Raises:
+            DataError: the examples cannot be read.
+        """
         if isinstance(self._rows, SourceRows):
-            # A source of the user's knows best, and perhaps without decoding everything, when its examples change.
-            update(b"source" + self._rows.source.fingerprint().encode())
             return
-        little = self._stored_dtype.newbyteorder("<")
-        update(json.dumps([self._n, list(self._stored_shape), little.str]).encode())
-        example_bytes = max(1, math.prod(self._stored_shape) * little.itemsize)
+        example_bytes = max(1, math.prod(self._stored_shape) * self._stored_dtype.itemsize)
         step = max(1, _HASH_BLOCK_BYTES // example_bytes)
-        for start in range(0, self._n, step):
+        while self._digests.next < self._n:
+            start = self._digests.next
             block = self._read_stored(start, min(start + step, self._n))
-            update(block.astype(little, copy=False).reshape(-1).view(np.uint8).data)
+            if not self._verified:
+                self._digests.add(start, block, where=self.name)
+
+    def _warn_of_copies(self) -> None:
+        copies = self._digests.copies(self.labels)
+        if copies is None:
+            return
+        others = f", {copies.relabelled} of them with another label" if copies.relabelled else ""
+        self._note = (
+            f"{self.name}: {copies.copies} of {self._n} examples are copies of earlier ones{others}; the first pair is "
+            f"{self._named(copies.first)} and {self._named(copies.second)}."
+        )
+        warnings.warn(self._note, VogcoreWarning, stacklevel=3)
+
+    @property
+    def notes(self) -> list[str]:
+        """What a reader of the scores must know about the examples; filled in by :meth:`fingerprint`."""
+        inner = getattr(self._rows.source, "notes", []) if isinstance(self._rows, SourceRows) else []
+        return [*inner, *([self._note] if self._note else [])]
 
     def close(self) -> None:
         """Let go of the file behind the source, where there is one."""
@@ -241,14 +276,21 @@ def wrap(
     ids: Any = None,
     class_names: Sequence[str] | npt.NDArray | None = None,
     preprocess: Preprocess | None = None,
+    rows: Rows | None = None,
 ) -> ArraySource:
     """Any example source with other labels, ids or class names, or with preprocessing on top of its own.
+
+    Args:
+        source: the source.
+        labels, ids, class_names: instead of those of the source.
+        preprocess: on top of that of the source.
+        rows: instead of the examples of the source, as many.
 
     Raises:
         DataError: what is given, or what the source itself has, does not fit its examples.
     """
     return ArraySource(
-        SourceRows(source),
+        SourceRows(source) if rows is None else rows,
         source.labels if labels is None else labels,
         ids=source.ids if ids is None else ids,
         class_names=source.class_names if class_names is None else class_names,

@@ -95,7 +95,8 @@ def score(
     Args:
         checkpoints: glob pattern, folder, or list of paths or ``onnx.ModelProto``, at least two; a pattern's matches
             are put in the order of training, a list is taken as it stands.
-        data: examples (N, ...): an array, a path (.npz, .npy, .h5), a pair (x, y) or an example source.
+        data: examples (N, ...): an array, a path (.npz, .npy, .h5, .parquet, .zarr, a folder of images), a pair (x, y)
+            or an example source.
         labels: class index of every example (N,), where ``data`` does not hold them. Not needed for a ``target``
             other than ``"label"``; then examples are normalised by target class and no direction can be measured.
         out: score file to write. While the run lasts, ``<out>.partial`` holds what is finished: after a kill or an
@@ -185,6 +186,7 @@ def score(
         infos = [CheckpointInfo(c.name, c.step, c.epoch, c.sha256) for c in found]
         with clock.time("data"):
             fingerprint = source.fingerprint()
+        notes += getattr(source, "notes", [])
         record = model_record(
             settings,
             axis,

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vogcore._paths import check_output
-from vogcore.errors import SettingsError, VogcoreError
+from vogcore.errors import SettingsError
 from vogcore.store.schema import ALL, EASIER, HARDER, MEASURED, NOT_MEASURED, SCORE_NAMES
 
 if TYPE_CHECKING:
@@ -329,37 +329,34 @@ class Scores:
         Raises:
             VogcoreError: pandas is not installed.
         """
-        try:
-            import pandas as pd
-        except ImportError as error:
-            raise VogcoreError(
-                "A table of scores needs pandas: install it with pip install 'vogcore[pandas]'."
-            ) from error
-        columns: dict[str, Any] = {
-            "id": self.ids,
-            "label": self.labels,
-            "class": self._class_names(self.labels),
-        }
-        for name in [ALL, *(name for name in self.stages if name != ALL)]:
-            prefix = "" if name == ALL else f"{name}_"
-            for score in SCORE_NAMES:
-                values = getattr(self.stages[name], score)
-                if values is not None:
-                    columns[prefix + score] = values
-        if self.predictions_class is not None and len(self.predictions_class):
-            columns["predicted_class"] = self._class_names(self.predictions_class[-1])
-        for name, companion in self.companions.items():
-            columns[f"companion_{name}" if name in columns else name] = companion.values
-        return pd.DataFrame(columns, index=pd.RangeIndex(len(self), name="position"))
+        from vogcore.store.export import to_pandas
 
-    def _class_names(self, indices: npt.NDArray) -> npt.NDArray:
-        def name_of(index: int) -> str | None:
-            if index < 0:
-                return None
-            return self.classes[index] if index < len(self.classes) else str(index)
+        return to_pandas(self)
 
-        names = {int(index): name_of(int(index)) for index in np.unique(indices)}
-        return np.array([names[index] for index in indices.tolist()], dtype=object)
+    def to_csv(self, path: str | os.PathLike[str], overwrite: bool = False) -> None:
+        """Write the table of :meth:`to_pandas` as CSV (UTF-8, a header, ``position`` in front); needs no pandas.
+
+        Floats read back to the same numbers; a missing name and NaN are empty.
+
+        Raises:
+            OutputExistsError: the file exists and ``overwrite`` is False.
+            StoreError: the file cannot be written; nothing half-written is left.
+        """
+        from vogcore.store.export import to_csv
+
+        to_csv(self, path, overwrite)
+
+    def to_parquet(self, path: str | os.PathLike[str], overwrite: bool = False) -> None:
+        """Write the table of :meth:`to_pandas` as Parquet; settings and direction are in the metadata of its schema.
+
+        Raises:
+            VogcoreError: pyarrow is not installed.
+            OutputExistsError: the file exists and ``overwrite`` is False.
+            StoreError: the file cannot be written; nothing half-written is left.
+        """
+        from vogcore.store.export import to_parquet
+
+        to_parquet(self, path, overwrite)
 
     def save(self, path: str | os.PathLike[str], overwrite: bool = False) -> None:
         """Write the scores to one HDF5 file, whole or not at all, and remember the path.
