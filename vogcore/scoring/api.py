@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
-import tempfile
 import warnings
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -14,10 +12,11 @@ import numpy as np
 
 from vogcore import kernels
 from vogcore.data import Preprocess, open_source
-from vogcore.errors import StoreError, VogcoreWarning
+from vogcore.errors import VogcoreWarning
 from vogcore.runtime import choose_provider
-from vogcore.scoring.assemble import Run, assemble
+from vogcore.scoring.assemble import Run
 from vogcore.scoring.checkpoints import Checkpoints, find_checkpoints
+from vogcore.scoring.finish import finish
 from vogcore.scoring.inputs import (
     archive_targets,
     check_count,
@@ -251,7 +250,7 @@ def score(
         warnings=notes,
         timings=clock.seconds,
     )
-    return _finish(run, settings, record, stored, clock, out, overwrite)
+    return finish(run, settings, record, stored, clock, out, overwrite)
 
 
 def score_gradients(
@@ -368,39 +367,4 @@ def score_gradients(
         warnings=notes,
         timings=clock.seconds,
     )
-    return _finish(run, settings, record, stored, clock, out, overwrite)
-
-
-def _finish(
-    run: Run,
-    settings: Settings,
-    record: dict[str, Any],
-    stored: Scores | None,
-    clock: Clock,
-    out: str | os.PathLike[str] | None,
-    overwrite: bool,
-) -> Scores:
-    scores = assemble(run, settings, record, stored)
-    if out is not None:
-        scores.timings = clock.total()  # what the file itself cost cannot be in the file
-        with clock.time("storage"):
-            _save(scores, out, overwrite)
-    scores.timings = clock.total()
-    return scores
-
-
-def _save(scores: Scores, out: str | os.PathLike[str], overwrite: bool) -> None:
-    """Write the score file; where that fails after all, hours of work go to the temporary folder instead of nowhere."""
-    try:
-        scores.save(out, overwrite=overwrite)
-    except StoreError as error:
-        folder = None
-        try:
-            folder = tempfile.mkdtemp(prefix="vogcore-scores-")
-            scores.save(os.path.join(folder, "scores.h5"))
-        except (OSError, StoreError):
-            if folder is not None:
-                shutil.rmtree(folder, ignore_errors=True)
-            raise error from None
-        error.args = (f"{str(error).rstrip('.')}; the scores are kept in {scores.path}, move them from there.",)
-        raise
+    return finish(run, settings, record, stored, clock, out, overwrite)

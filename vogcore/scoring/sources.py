@@ -19,11 +19,11 @@ from vogcore.data.labels import as_array, check_labels
 from vogcore.errors import CheckpointError, DataError, GradientError, StoreError
 from vogcore.store import CheckpointInfo, GradientArchive, GradientWriter, open_gradients
 
-__all__ = ["ArchiveGradients", "ArrayGradients", "as_numpy", "open_gradients_of", "spool"]
+__all__ = ["EPS", "ArchiveGradients", "ArrayGradients", "as_numpy", "open_gradients_of", "spool"]
 
 _BATCH_BYTES = 8 << 20
 """Bytes read at once: well beyond the cost of a call, well below the moments of a block."""
-_EPS = {"float64": 2.0**-52, "float32": 2.0**-23, "float16": 2.0**-10, "bfloat16": 2.0**-7}
+EPS = {"float64": 2.0**-52, "float32": 2.0**-23, "float16": 2.0**-10, "bfloat16": 2.0**-7}
 """Unit in the last place of the types that gradients come in."""
 
 
@@ -38,7 +38,7 @@ class ArrayGradients:
             )
         # The type as NumPy sees it: a tensor's own says nothing to NumPy.
         dtype = array.dtype if isinstance(array.dtype, np.dtype) else self._part(slice(0, 1), 0, 1).dtype
-        if dtype.name not in _EPS:
+        if dtype.name not in EPS:
             raise GradientError(f"Gradients must be float16, float32 or float64, but the array is {dtype}.")
         self.shape = tuple(int(size) for size in array.shape[2:])
         if 0 in self.shape:
@@ -46,7 +46,7 @@ class ArrayGradients:
                 f"The array of gradients has shape {tuple(array.shape)}, so its examples hold no values."
             )
         self.n_examples = int(array.shape[1])
-        self.eps = _EPS[dtype.name]
+        self.eps = EPS[dtype.name]
         self.infos = [CheckpointInfo(name=f"checkpoint {k}") for k in range(array.shape[0])]
         self.names: Sequence[str] = [info.name for info in self.infos]
         self.block_size = 1
@@ -85,7 +85,7 @@ class ArchiveGradients:
         self.n_examples = archive.n_examples
         self.infos = [archive.checkpoints[index] for index in self._order]
         self.names: Sequence[str] = [info.name or f"checkpoint {k}" for k, info in enumerate(self.infos)]
-        self.eps = _EPS[archive.dtype]
+        self.eps = EPS[archive.dtype]
         self.block_size = archive.block_size
         self._start = self._stop = 0
         rows = rows_at_once(self.shape, 4 if archive.dtype == "float32" else 2)
@@ -164,15 +164,17 @@ def _require_checkpoints(count: int, where: str) -> None:
 
 
 def as_numpy(values: Any, what: str) -> npt.NDArray:
-    """An array of anything that NumPy converts, tensors that still carry their graph included.
+    """An array of anything that NumPy or DLPack converts, tensors that still carry their graph included.
 
     Raises:
         GradientError: NumPy cannot convert it.
     """
     detach = getattr(values, "detach", None)
     try:
+        if not hasattr(values, "__array__") and hasattr(values, "__dlpack__"):
+            return np.from_dlpack(values)
         return np.asarray(detach() if callable(detach) else values)
-    except (TypeError, ValueError, RuntimeError) as error:
+    except (TypeError, ValueError, RuntimeError, BufferError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
         raise GradientError(
             f"{what} cannot be turned into a NumPy array ({reason}); move it to the CPU, as float32."

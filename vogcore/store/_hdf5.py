@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from vogcore._paths import reason
 from vogcore.errors import StoreError
-from vogcore.store.schema import FORMAT_MAJOR, FORMAT_VERSION, GRADIENTS_FORMAT, SCORES_FORMAT
+from vogcore.store.schema import FORMAT_MAJOR, FORMAT_VERSION, GRADIENTS_FORMAT, LIVE_FORMAT, SCORES_FORMAT
 
 __all__ = ["Reader", "encode_strings", "to_json", "write_header"]
 
@@ -25,6 +25,7 @@ _MOST_COMPRESSION = 1100
 _KINDS = {
     SCORES_FORMAT: ("score file", "vogcore.open_scores"),
     GRADIENTS_FORMAT: ("gradient archive", "vogcore.store.open_gradients"),
+    LIVE_FORMAT: ("file of a live run", "vogcore.LiveScorer.open, which takes its folder"),
 }
 
 
