@@ -16,14 +16,11 @@ import numpy.typing as npt
 from vogcore._paths import reason
 from vogcore.errors import StoreError
 from vogcore.store import _system
-from vogcore.store._hdf5 import Reader, to_json, write_header
+from vogcore.store._hdf5 import Reader, file_image, to_json, write_header
 from vogcore.store.schema import LIVE_FORMAT
 from vogcore.store.scores import now, version
 
 __all__ = ["LiveReader", "write_live_file"]
-
-_ROOM = 64 << 10
-"""Bytes for HDF5's own tables."""
 
 
 def write_live_file(path: Path, record: Mapping[str, Any], datasets: Mapping[str, npt.NDArray]) -> None:
@@ -58,17 +55,13 @@ def write_live_file(path: Path, record: Mapping[str, Any], datasets: Mapping[str
 
 
 def _image(record: Mapping[str, Any], datasets: Mapping[str, npt.NDArray]) -> bytes:
-    size = sum(values.nbytes for values in datasets.values())
-    # "core" takes memory by pieces of block_size; in one piece nothing is moved.
-    with h5py.File(
-        "live", "w", driver="core", backing_store=False, block_size=size + _ROOM, libver=("v108", "v108")
-    ) as file:
+    def fill(file: h5py.File) -> None:
         write_header(file, LIVE_FORMAT, version(), now(), record)
         for name, values in datasets.items():
             file[name] = values
         file.attrs["digest"] = _digest(to_json(record), datasets)
-        file.flush()
-        return bytes(file.id.get_file_image())
+
+    return file_image(fill)
 
 
 def _digest(settings: str, datasets: Mapping[str, npt.NDArray]) -> str:
