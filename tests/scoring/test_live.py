@@ -133,6 +133,17 @@ def test_dlpack_and_tensors(tmp_path):
     assert found.vog.tobytes() == wanted.vog.tobytes()
 
 
+def test_bfloat16(tmp_path):
+    ml_dtypes = pytest.importorskip("ml_dtypes")
+    narrow = [t.gradients(k).astype(ml_dtypes.bfloat16) for k in range(2)]
+    with t.scorer(tmp_path / "live") as live:
+        for k in range(2):
+            live.add(t.name(k), [(0, narrow[k], t.logits(k).astype(ml_dtypes.bfloat16))])
+        found = live.scores()
+    wide = np.stack(narrow).astype(np.float32)
+    assert found.vog_raw.tobytes() == vogcore.score_gradients(wide, t.LABELS, channel_axis=1).vog_raw.tobytes()
+
+
 def test_a_checkpoint_of_an_earlier_process_is_skipped(tmp_path):
     t.run(tmp_path / "live", checkpoints=3)
     with t.scorer(tmp_path / "live") as live:
