@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import tracemalloc
 from pathlib import Path
 
 import h5py
@@ -374,3 +375,22 @@ def test_the_shard_of_another_run_is_refused(tmp_path):
     (tmp_path / "one" / shard).write_bytes((tmp_path / "other" / shard).read_bytes())
     with LiveScorer.open(tmp_path / "one") as live, pytest.raises(StoreError, match="belongs to another live run"):
         live.scores()
+
+
+def test_memory_is_that_of_one_shard(tmp_path):
+    n, shape, rows = 1024, (32, 32), 128
+    shard = rows * 32 * 32 * 16
+    batch = np.random.default_rng(0).normal(size=(64, *shape)).astype(np.float32)
+    with LiveScorer(tmp_path / "live", n, shape, shard_size=rows) as live:
+        live.add("a", ((start, batch) for start in range(0, n, 64)))
+        tracemalloc.start()
+        try:
+            live.add("b", ((start, 2 * batch) for start in range(0, n, 64)))
+            adding = tracemalloc.get_traced_memory()[1]
+            tracemalloc.reset_peak()
+            live.scores()
+            scoring = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+    assert adding < 4 * shard  # of eight shards
+    assert scoring < 3 * shard
