@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: env demo test lint bench zoo golden clean
+.PHONY: env demo test lint bench zoo golden native clean
 
 env: $(VENV)/.installed
 
@@ -55,6 +55,17 @@ zoo: env $(ZOO:%=.venv-zoo-%/.installed)
 # The small exports in tests/data/zoo, with which the tests check the graphs of JAX and Keras without installing them.
 golden: .venv-zoo-jax/.installed .venv-zoo-keras/.installed
 	for name in jax keras; do .venv-zoo-$$name/bin/python -m benchmarks.zoo --framework $$name --short --export tests/data/zoo; done
+
+# The tests of input gradients by JAX and Keras. The frameworks are borrowed from the environments of the zoo, whose ONNX
+# Runtime is then seen beside ours.
+BORROWED = $$(echo .venv-zoo-$(1)/lib/python*/site-packages)
+BOTH_RUNTIMES := ignore:Both onnxruntime
+
+native: env .venv-zoo-jax/.installed .venv-zoo-keras/.installed
+	PYTHONPATH=$(call BORROWED,jax) $(BIN)/python -m pytest -W '$(BOTH_RUNTIMES)' tests/adapters/test_native_jax.py
+	for backend in tensorflow jax torch; do \
+	  KERAS_BACKEND=$$backend PYTHONPATH=$(call BORROWED,keras):$(call BORROWED,jax) \
+	  $(BIN)/python -m pytest -W '$(BOTH_RUNTIMES)' tests/adapters/test_native_keras.py || exit 1; done
 
 clean:
 	rm -rf $(VENV) .venv-zoo-* demo-output

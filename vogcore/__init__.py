@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from vogcore.errors import VogcoreWarning as VogcoreWarning
     from vogcore.scoring.api import score as score
     from vogcore.scoring.api import score_gradients as score_gradients
+    from vogcore.scoring.live import LiveScorer as LiveScorer
     from vogcore.store.archive import GradientWriter as GradientWriter
     from vogcore.store.scores import Scores as Scores
     from vogcore.store.scores import open_scores as open_scores
@@ -28,6 +29,7 @@ __version__ = "0.1.0"
 
 _HOME = {
     "GradientWriter": "vogcore.store.archive",
+    "LiveScorer": "vogcore.scoring.live",
     "Scores": "vogcore.store.scores",
     "VogcoreError": "vogcore.errors",
     "VogcoreWarning": "vogcore.errors",

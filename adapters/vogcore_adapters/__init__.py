@@ -1,19 +1,22 @@
 """Adapters between vogcore and other tools: frameworks, data sets, tables; each needs only its own tool.
 
-===============  ===========  ========================================================
-module           extra        what it does
-===============  ===========  ========================================================
-``torch``        torch        writes a torch module as an ONNX checkpoint
-``torch_data``   torch        reads a torch ``Dataset`` or ``DataLoader``
-``tf_data``      none         reads a ``tf.data.Dataset``
-``huggingface``  huggingface  reads a ``datasets.Dataset``; scores as its columns
-``zarr``         zarr         reads Zarr arrays and groups
-``images``       images       reads folders of images, one for each class
-``parquet``      parquet      reads Parquet: features, or encoded images
-``results``      none         sampler weights, curriculum, pruning mask, issues table
-                              (this one needs the extra pandas)
-``fiftyone``     none         scores as fields of samples
-===============  ===========  ========================================================
+================  ===========  ========================================================
+module            extra        what it does
+================  ===========  ========================================================
+``torch``         torch        writes a torch module as an ONNX checkpoint
+``native_torch``  torch        input gradients by torch's autograd
+``native_jax``    jax          input gradients by ``jax.vjp``
+``native_keras``  keras        input gradients of a Keras model, by its backend
+``torch_data``    torch        reads a torch ``Dataset`` or ``DataLoader``
+``tf_data``       none         reads a ``tf.data.Dataset``
+``huggingface``   huggingface  reads a ``datasets.Dataset``; scores as its columns
+``zarr``          zarr         reads Zarr arrays and groups
+``images``        images       reads folders of images, one for each class
+``parquet``       parquet      reads Parquet: features, or encoded images
+``results``       none         sampler weights, curriculum, pruning mask, issues table
+                               (this one needs the extra pandas)
+``fiftyone``      none         scores as fields of samples
+================  ===========  ========================================================
 
 Importing this package, or one of its modules, imports no framework: that happens when a function is called.
 """
@@ -25,9 +28,35 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from vogcore_adapters import fiftyone, huggingface, images, parquet, results, tf_data, torch, torch_data, zarr
+    from vogcore_adapters import (
+        fiftyone,
+        huggingface,
+        images,
+        native_jax,
+        native_keras,
+        native_torch,
+        parquet,
+        results,
+        tf_data,
+        torch,
+        torch_data,
+        zarr,
+    )
 
-__all__ = ["fiftyone", "huggingface", "images", "parquet", "results", "tf_data", "torch", "torch_data", "zarr"]
+__all__ = [
+    "fiftyone",
+    "huggingface",
+    "images",
+    "native_jax",
+    "native_keras",
+    "native_torch",
+    "parquet",
+    "results",
+    "tf_data",
+    "torch",
+    "torch_data",
+    "zarr",
+]
 
 
 def __getattr__(name: str) -> ModuleType:

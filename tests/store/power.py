@@ -53,7 +53,7 @@ class PowerCut(System):
     def replace(self, source: Path, target: Path) -> None:
         content = source.read_bytes()  # synced before
         super().replace(source, target)
-        self.steps.append(("replace", target.name, content))
+        self.steps.append(("replace", target.name, content, source.name))
         for descriptor, path in self._paths.items():
             if path == source:
                 self._paths[descriptor] = target
@@ -68,7 +68,8 @@ class PowerCut(System):
         pending: dict[str, list[tuple]] = {}
         names: dict[str, bool] = {}  # name -> whether its creation is certain
         removed: set[str] = set()
-        older: dict[str, bytes] = {}  # what a file was before another one took its name
+        # What was under a name before a file took it (None: nothing), and what that file was called before.
+        older: dict[str, tuple[bytes | None, str]] = {}
         for step in self.steps[:count]:
             kind, *rest = step
             if kind == "sync folder":
@@ -86,9 +87,11 @@ class PowerCut(System):
                 removed.discard(name)
                 names[name], certain[name], pending[name] = False, bytearray(), []
             elif kind == "replace":
-                older[name] = bytes(certain.get(name, b""))
-                certain.pop(f"{name}.new", None)
-                names[name], certain[name], pending[name] = True, bytearray(rest[1]), []
+                source = rest[2]
+                older[name] = (bytes(certain[name]) if name in certain else None, source)
+                names[name] = True
+                # A rename does not sync: what was pending for the file still is.
+                certain[name], pending[name] = certain.pop(source, bytearray(rest[1])), pending.pop(source, [])
             elif kind == "unlink":
                 if name in names:
                     removed.add(name)
@@ -104,10 +107,13 @@ class PowerCut(System):
                 continue
             if name in removed and chance.random() < keep:
                 continue
-            if name in older and chance.random() > keep:
-                files[name] = older[name]
-                continue
             _perform(content, pending[name], lambda: chance.random() < keep)
+            if name in older and chance.random() > keep:
+                before, source = older[name]
+                files[source] = bytes(content)
+                if before is not None:
+                    files[name] = before
+                continue
             files[name] = bytes(content)
         return files
 

@@ -321,10 +321,10 @@ def score_gradients(
 
     Args:
         gradients: path of a gradient archive; an array (K, N, ...), float16, float32 or float64; or an iterable of
-            (checkpoint, start, block), where ``checkpoint`` is an index or a name and ``block`` (b, ...) holds the
-            gradients of the examples from ``start`` on, in any order; named checkpoints are taken in the order in which
-            their names first come. An iterable is written to a temporary archive (as float32, or float16 where it is
-            float16) in ``spool_folder``.
+            (checkpoint, start, block[, logits]): ``checkpoint`` is an index or a name, ``block`` (b, ...) holds the
+            gradients of the examples from ``start`` on (or, where ``start`` is an array (b,), at those positions),
+            in any order; named checkpoints are taken in the order in which their names first come. An iterable is
+            written to a temporary archive (as float32, or float16 where it is float16) in ``spool_folder``.
         labels: class index of every example (N,), integers; an archive may hold them. For an iterable they also say
             how many examples there are. Without labels, an archive of :func:`score` is normalised by the target class
             that it records, any other archive or array as a single class.
@@ -333,7 +333,8 @@ def score_gradients(
         spool_folder: where an iterable is kept meanwhile; the system's temporary folder by default.
 
     Returns:
-        The scores. The direction is measured where an archive holds logits and labels, else it is "not measured".
+        The scores. The direction is measured where there are labels, and logits in the archive or from the iterable,
+        else it is "not measured".
 
     Raises:
         VogcoreError: one of its kinds, with one sentence that says what is wrong and where.
@@ -394,7 +395,9 @@ def score_gradients(
             progress=progress,
             clock=clock,
         ).run(raw, [(0, n)])
-        predicted, probability, loss = predictions_from_logits(archive, run_labels)
+        predicted, probability, loss = predictions_from_logits(
+            source.archive, run_labels, getattr(source, "order", None)
+        )
         groups = run_labels if run_labels is not None else np.zeros(n, np.int64)
         if archive is not None and classes_from == "target":
             groups = archive_targets(archive, predicted)

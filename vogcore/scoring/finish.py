@@ -25,7 +25,7 @@ def finish(
     clock: Clock,
     out: str | os.PathLike[str] | None,
     overwrite: bool,
-    map_pass: MapPass | None,
+    map_pass: MapPass | None = None,
 ) -> Scores:
     """Make the scores and write them; then the maps, so that a pass over them that fails loses nothing."""
     scores = assemble(run, settings, record, stored)

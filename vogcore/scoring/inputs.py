@@ -164,9 +164,12 @@ def archive_targets(archive: GradientArchive, predicted: npt.NDArray[np.int32] |
 
 
 def predictions_from_logits(
-    archive: GradientArchive | None, labels: npt.NDArray[np.int64] | None
+    archive: GradientArchive | None, labels: npt.NDArray[np.int64] | None, order: Sequence[int] | None = None
 ) -> tuple[npt.NDArray[np.int32] | None, npt.NDArray[np.float32] | None, npt.NDArray[np.float64] | None]:
-    """Predictions (K, N), and with labels the label's probability (K, N) and the loss (N,), from stored logits."""
+    """Predictions (K, N), and with labels the label's probability (K, N) and the loss (N,), from stored logits.
+
+    ``order`` has the archive's index of every checkpoint, in the order of training; as stored by default.
+    """
     if archive is None or not archive.has_logits:
         return None, None, None
     k, n = archive.n_checkpoints, archive.n_examples
@@ -179,7 +182,7 @@ def predictions_from_logits(
     for checkpoint in range(k):
         for start in range(0, n, rows):
             stop = min(start + rows, n)
-            logits = archive.read_logits(checkpoint, start, stop)
+            logits = archive.read_logits(order[checkpoint] if order is not None else checkpoint, start, stop)
             predicted[checkpoint, start:stop] = logits.argmax(axis=1)
             if labels is None or probability is None or loss is None:
                 continue

@@ -17,13 +17,14 @@ import numpy.typing as npt
 
 from vogcore.data.labels import as_array, check_labels
 from vogcore.errors import CheckpointError, DataError, GradientError, StoreError
+from vogcore.scoring.positions import consecutive
 from vogcore.store import CheckpointInfo, GradientArchive, GradientWriter, open_gradients
 
-__all__ = ["ArchiveGradients", "ArrayGradients", "as_numpy", "open_gradients_of", "spool"]
+__all__ = ["EPS", "ArchiveGradients", "ArrayGradients", "as_numpy", "open_gradients_of", "spool"]
 
 _BATCH_BYTES = 8 << 20
 """Bytes read at once: well beyond the cost of a call, well below the moments of a block."""
-_EPS = {"float64": 2.0**-52, "float32": 2.0**-23, "float16": 2.0**-10, "bfloat16": 2.0**-7}
+EPS = {"float64": 2.0**-52, "float32": 2.0**-23, "float16": 2.0**-10, "bfloat16": 2.0**-7}
 """Unit in the last place of the types that gradients come in."""
 
 
@@ -38,7 +39,7 @@ class ArrayGradients:
             )
         # The type as NumPy sees it: a tensor's own says nothing to NumPy.
         dtype = array.dtype if isinstance(array.dtype, np.dtype) else self._part(slice(0, 1), 0, 1).dtype
-        if dtype.name not in _EPS:
+        if dtype.name not in EPS:
             raise GradientError(f"Gradients must be float16, float32 or float64, but the array is {dtype}.")
         self.shape = tuple(int(size) for size in array.shape[2:])
         if 0 in self.shape:
@@ -46,7 +47,8 @@ class ArrayGradients:
                 f"The array of gradients has shape {tuple(array.shape)}, so its examples hold no values."
             )
         self.n_examples = int(array.shape[1])
-        self.eps = _EPS[dtype.name]
+        self.eps = EPS[dtype.name]
+        self.archive = None
         self.infos = [CheckpointInfo(name=f"checkpoint {k}") for k in range(array.shape[0])]
         self.names: Sequence[str] = [info.name for info in self.infos]
         self.device = "cpu"
@@ -80,14 +82,14 @@ class ArchiveGradients:
     """
 
     def __init__(self, archive: GradientArchive, order: Sequence[int] | None = None) -> None:
-        self._archive = archive
-        self._order = range(archive.n_checkpoints) if order is None else order
+        self.archive = archive
+        self.order = range(archive.n_checkpoints) if order is None else order
         self.shape = archive.shape
         self.n_examples = archive.n_examples
-        self.infos = [archive.checkpoints[index] for index in self._order]
+        self.infos = [archive.checkpoints[index] for index in self.order]
         self.device = "cpu"
         self.names: Sequence[str] = [info.name or f"checkpoint {k}" for k, info in enumerate(self.infos)]
-        self.eps = _EPS[archive.dtype]
+        self.eps = EPS[archive.dtype]
         self.block_size = archive.block_size
         self._start = self.stop = 0
         rows = rows_at_once(self.shape, 4 if archive.dtype == "float32" else 2)
@@ -95,7 +97,7 @@ class ArchiveGradients:
         self._rows = max(rows // archive.block_size, 1) * archive.block_size
 
     def _part(self, checkpoint: int, start: int, stop: int) -> npt.NDArray:
-        return self._archive.read(self._order[checkpoint], start, stop)
+        return self.archive.read(self.order[checkpoint], start, stop)
 
     def begin(self, start: int, stop: int) -> None:
         """See :class:`vogcore.scoring.run.Blocks`."""
@@ -118,7 +120,7 @@ def open_gradients_of(
 
     Args:
         stack: closes what is opened.
-        gradients: path of an archive, array (K, N, ...), or iterable of (checkpoint, start, block).
+        gradients: path of an archive, array (K, N, ...), or iterable of (checkpoint, start, block[, logits]).
         labels: labels of the examples (N,), which also tell their number for an iterable.
         spool_folder: where an iterable is kept meanwhile.
 
@@ -166,15 +168,17 @@ def _require_checkpoints(count: int, where: str) -> None:
 
 
 def as_numpy(values: Any, what: str) -> npt.NDArray:
-    """An array of anything that NumPy converts, tensors that still carry their graph included.
+    """An array of anything that NumPy or DLPack converts, tensors that still carry their graph included.
 
     Raises:
         GradientError: NumPy cannot convert it.
     """
     detach = getattr(values, "detach", None)
     try:
+        if not hasattr(values, "__array__") and hasattr(values, "__dlpack__"):
+            return np.from_dlpack(values)
         return np.asarray(detach() if callable(detach) else values)
-    except (TypeError, ValueError, RuntimeError) as error:
+    except (TypeError, ValueError, RuntimeError, BufferError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
         raise GradientError(
             f"{what} cannot be turned into a NumPy array ({reason}); move it to the CPU, as float32."
@@ -214,7 +218,8 @@ def spool(
     stream is float16) until the scores are made.
 
     Args:
-        blocks: ``checkpoint`` is an index or a name, ``start`` the position of the block's first example.
+        blocks: ``checkpoint`` is an index or a name, ``start`` the position of the block's first example or of all of
+            them; a fourth member holds logits (b, C).
         n_examples: N.
         folder: where the temporary archive goes; the system's temporary folder by default.
 
@@ -246,16 +251,20 @@ def _write_stream(path: Path, blocks: Iterable[Any], n_examples: int) -> list[in
     slots: dict[int | str, int] = {}
     try:
         for item in blocks:
-            checkpoint, start, block = _unpack(item, slots)
+            checkpoint, where, block, logits = _unpack(item, slots)
             if writer is None:
                 writer = GradientWriter(path, n_examples, block.shape[1:], "float16" if _narrow(block) else "float32")
             elif writer.dtype == "float16" and not _narrow(block):
                 raise GradientError(
-                    f"Checkpoint {checkpoint!r}, examples from {start} on: the gradients are {block.dtype}, but the "
+                    f"Checkpoint {checkpoint!r}, examples from {where} on: the gradients are {block.dtype}, but the "
                     "stream began with float16; convert all of them to one type."
                 )
             slots.setdefault(checkpoint, len(slots))
-            writer.write(_slot_name(checkpoint), start, block)
+            for start, (rows, row_logits) in consecutive(where, (block, logits), f"A block of {checkpoint!r}"):
+                assert rows is not None
+                writer.write(_slot_name(checkpoint), start, rows)
+                if row_logits is not None:
+                    writer.write_logits(_slot_name(checkpoint), start, row_logits)
         if writer is None:
             raise GradientError("The stream of gradients is empty; yield (checkpoint, start, block) tuples.")
         order = _training_order(slots)
@@ -293,13 +302,14 @@ def _training_order(slots: dict[int | str, int]) -> list[int]:
     return [slots[index] for index in indices]
 
 
-def _unpack(item: Any, slots: dict[int | str, int]) -> tuple[int | str, int, npt.NDArray]:
-    if not isinstance(item, tuple) or len(item) != 3:
+def _unpack(item: Any, slots: dict[int | str, int]) -> tuple[int | str, Any, npt.NDArray, npt.NDArray | None]:
+    if not isinstance(item, tuple) or len(item) not in (3, 4):
         raise GradientError(
-            "A stream of gradients yields tuples (checkpoint, start, block): a checkpoint's index or name, the "
-            f"position of the first example, and gradients (b, ...); it yielded a {type(item).__name__}."
+            "A stream of gradients yields tuples (checkpoint, start, block[, logits]): a checkpoint's index or name, "
+            "the position of the first example (or of all of them), gradients (b, ...), and logits (b, C); it yielded "
+            f"a {type(item).__name__}."
         )
-    checkpoint, start, block = item
+    checkpoint, start, block = item[:3]
     array = as_numpy(block, f"The block of checkpoint {checkpoint!r}, examples from {start} on,")
     if array.ndim < 2 or array.dtype.kind != "f":
         raise GradientError(
@@ -309,7 +319,10 @@ def _unpack(item: Any, slots: dict[int | str, int]) -> tuple[int | str, int, npt
     key = checkpoint if isinstance(checkpoint, str) else _index("checkpoint", checkpoint)
     if any(isinstance(other, str) is not isinstance(key, str) for other in list(slots)[:1]):
         raise GradientError("A stream of gradients calls its checkpoints by index or by name, not by both.")
-    return key, _index("position", start), array
+    logits = None
+    if len(item) == 4 and item[3] is not None:
+        logits = as_numpy(item[3], f"The logits of checkpoint {checkpoint!r}, examples from {start} on,")
+    return key, start if np.ndim(start) == 1 else _index("position", start), array, logits
 
 
 def _index(what: str, value: Any) -> int:

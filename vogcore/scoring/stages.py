@@ -11,7 +11,7 @@ import numpy.typing as npt
 from vogcore.errors import SettingsError
 from vogcore.store.schema import ALL
 
-__all__ = ["Segment", "StageSpec", "resolve_stages", "segments"]
+__all__ = ["Segment", "StageSpec", "can_be_named", "resolve_stages", "segments"]
 
 StageSpec = Mapping[str, "slice | Sequence[int]"]
 """Name -> a slice of the checkpoints, or their indices."""
@@ -46,7 +46,7 @@ def resolve_stages(count: int, stages: StageSpec | None) -> dict[str, npt.NDArra
     if not isinstance(stages, Mapping):
         raise SettingsError(f"stages must map names to slices or lists of checkpoints, not be {stages!r}.")
     for name, window in stages.items():
-        if not _can_be_named(name):
+        if not can_be_named(name):
             raise SettingsError(f"A stage cannot be named {name!r}; choose another name, without slashes.")
         indices = _indices(name, window, count)
         if len(indices) < 2:
@@ -57,7 +57,7 @@ def resolve_stages(count: int, stages: StageSpec | None) -> dict[str, npt.NDArra
     return resolved
 
 
-def _can_be_named(name: object) -> bool:
+def can_be_named(name: object) -> bool:
     """Stages are groups of the score file: what HDF5 cannot name is found out now, not when the file is written."""
     if not isinstance(name, str) or not name or name != name.strip() or name in (ALL, ".", ".."):
         return False

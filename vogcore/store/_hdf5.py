@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import math
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,9 @@ from vogcore._hdf5_heaps import check_object_heaps
 from vogcore._hdf5_storage import storage_problem
 from vogcore._paths import reason
 from vogcore.errors import StoreError
-from vogcore.store.schema import FORMAT_MAJOR, FORMAT_VERSION, GRADIENTS_FORMAT, SCORES_FORMAT
+from vogcore.store.schema import FORMAT_MAJOR, FORMAT_VERSION, GRADIENTS_FORMAT, LIVE_FORMAT, SCORES_FORMAT
 
-__all__ = ["Reader", "encode_strings", "to_json", "write_header"]
+__all__ = ["Reader", "encode_strings", "file_image", "to_json", "write_header"]
 
 _LONGEST_TEXT = 64 << 20
 """Bytes of a string attribute: far more than settings with a million checkpoints take."""
@@ -31,6 +32,7 @@ _DEEPEST_JSON = 64
 _KINDS = {
     SCORES_FORMAT: ("score file", "vogcore.open_scores"),
     GRADIENTS_FORMAT: ("gradient archive", "vogcore.store.open_gradients"),
+    LIVE_FORMAT: ("file of a live run", "vogcore.LiveScorer.open, which takes its folder"),
 }
 
 
@@ -69,6 +71,19 @@ def _plain(value: Any) -> Any:
 def to_json(value: Any) -> str:
     """JSON text (ASCII) of settings and the like; NaN and infinity become null, odd types their text."""
     return json.dumps(_plain(value))
+
+
+def file_image(fill: Callable[[h5py.File], None]) -> bytes:
+    """The bytes of a file that ``fill`` writes into, built in memory.
+
+    The file is closed before its bytes are taken: in HDF5 1.14 and before, the image of an open file has a superblock
+    whose checksum is wrong, which nothing can open.
+    """
+    buffer = io.BytesIO()
+    # From 1.8 on, HDF5 keeps attributes of more than 64 KB (thousands of checkpoints).
+    with h5py.File(buffer, "w", libver=("v108", "v108")) as file:
+        fill(file)
+    return buffer.getvalue()
 
 
 def write_header(file: h5py.File, kind: str, version: str, created: str, settings: Mapping[str, Any]) -> None:

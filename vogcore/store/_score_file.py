@@ -10,7 +10,7 @@ import h5py
 import numpy as np
 
 from vogcore.errors import StoreError
-from vogcore.store._hdf5 import Reader, to_json, write_header
+from vogcore.store._hdf5 import Reader, file_image, to_json, write_header
 from vogcore.store._tables import (
     fit,
     fit_ids,
@@ -37,11 +37,7 @@ def to_image(scores: Scores) -> bytes:
     Raises:
         StoreError: the arrays do not fit together, or a name cannot be written.
     """
-    # From 1.8 on, HDF5 keeps attributes of more than 64 KB (the checkpoints of a stage, with thousands of them).
-    with h5py.File("scores", "w", driver="core", backing_store=False, libver=("v108", "v108")) as file:
-        _write(file, scores)
-        file.flush()
-        return bytes(file.id.get_file_image())
+    return file_image(lambda file: _write(file, scores))
 
 
 def _write(file: h5py.File, scores: Scores) -> None:

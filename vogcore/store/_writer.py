@@ -229,6 +229,11 @@ class GradientWriter:
         return [self._gradients] + ([self._logits] if self._logits is not None else [])
 
     @property
+    def checkpoints(self) -> list[CheckpointInfo]:
+        """The checkpoints so far: announced or written to."""
+        return list(self._checkpoints)
+
+    @property
     def n_checkpoints(self) -> int:
         """Number of checkpoints so far: announced or written to."""
         return len(self._checkpoints)

@@ -12,6 +12,7 @@ __all__ = [
     "FORMAT_VERSION",
     "GRADIENTS_FORMAT",
     "HARDER",
+    "LIVE_FORMAT",
     "MEASURED",
     "NOT_MEASURED",
     "SCORES_FORMAT",
@@ -22,6 +23,7 @@ __all__ = [
 
 SCORES_FORMAT = "vogcore.scores"
 GRADIENTS_FORMAT = "vogcore.gradients"
+LIVE_FORMAT = "vogcore.live"
 FORMAT_VERSION = "1.0"
 FORMAT_MAJOR = 1
 
