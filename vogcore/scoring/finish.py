@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+from collections.abc import Callable
 from typing import Any
 
 from vogcore.errors import StoreError
@@ -26,10 +27,12 @@ def finish(
     out: str | os.PathLike[str] | None,
     overwrite: bool,
     map_pass: MapPass | None = None,
+    saved: Callable[[], None] = lambda: None,
 ) -> Scores:
     """Make the scores and write them; then the maps, so that a pass over them that fails loses nothing."""
     scores = assemble(run, settings, record, stored)
     _save(scores, out, overwrite, clock)
+    saved()
     if map_pass is not None:
         map_pass.add(scores)
         _save(scores, out, True, clock)  # the file that was written a moment ago

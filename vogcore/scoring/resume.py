@@ -152,6 +152,12 @@ class Unfinished:
         if self._journal is not None and not self._journal.closed:
             self._journal.end()
 
+    def saved(self) -> None:
+        """The score file is in its place; whatever fails now, there is nothing to go on with."""
+        if self._journal is not None:
+            self._journal.remove()
+            self._journal = None
+
     def _let_go(self) -> None:
         assert self._journal is not None
         # An archive that was begun is lost without its journal.
