@@ -18,8 +18,10 @@ def test_the_folder_adapters_is_not_a_package():
 
 def test_importing_an_adapter_imports_no_framework():
     program = (
-        "import sys; sys.path[:0] = sys.argv[1:]; import vogcore_adapters; [getattr(vogcore_adapters, name) for name in"
-        " dir(vogcore_adapters) if not name.startswith('native_')]; heavy = 'torch onnx onnxscript tensorflow datasets zarr PIL pyarrow pandas h5py';"
+        "import sys; sys.path[:0] = sys.argv[1:]; import vogcore_adapters;"
+        "names = [name for name in dir(vogcore_adapters) if not name.startswith('native_')];"
+        "[getattr(vogcore_adapters, name) for name in names];"
+        "heavy = 'torch onnx onnxscript tensorflow datasets zarr PIL pyarrow pandas h5py';"
         "print([m for m in heavy.split() if m in sys.modules])"
     )
     command = [sys.executable, "-c", program, str(ROOT), str(ROOT / "adapters")]
