@@ -1,8 +1,9 @@
-"""Global heaps of an HDF5 file, checked before libhdf5 reads them.
+"""Heaps of an HDF5 file, checked before libhdf5 reads them.
 
 Variable-length strings and the layout of virtual data sets lie in global heap collections. libhdf5 walks through one
 object by object, and an object that claims the size 0 keeps it there for ever; the size is not checked (HDF5 2.0.0 and
-before). The format: HDF5 File Format Specification, version 3, III.E.
+before). The names in a group of the old kind lie in a local heap, whose list of free space libhdf5 follows and keeps in
+memory, also where it leads back to itself. The format: HDF5 File Format Specification, version 3, III.D and III.E.
 """
 
 from __future__ import annotations
@@ -18,6 +19,9 @@ from vogcore._hdf5_virtual import check_table
 __all__ = ["check_all_heaps", "check_object_heaps", "check_references"]
 
 _SIGNATURE = b"GCOL"
+_LOCAL = b"HEAP"
+_NO_MORE = 1
+"""Ends a list of free space."""
 _HEAD = 16
 """Bytes in front of a collection, and of each object in it."""
 _VIRTUAL = 3
@@ -74,6 +78,23 @@ def _check_pointers(data: mmap.mmap, base: int, content: bytes) -> None:
         start = base + int.from_bytes(content[at : at + 8], "little")
         if data[start : start + 4] == _SIGNATURE and _collection(data, start) is None:
             raise _damaged(start)
+        if data[start : start + 4] == _LOCAL:
+            _check_local(data, base, start)
+
+
+def _check_local(data: mmap.mmap, base: int, start: int) -> None:
+    """The list of free space in a local heap ends, inside of the heap."""
+    if len(data) < start + 32:
+        return  # which libhdf5 refuses
+    size, at, segment = struct.unpack_from("<QQQ", data, start + 8)
+    if base + segment + size > len(data):
+        raise HeaderError(f"its local heap at byte {start} ends beyond the file")
+    seen = set()
+    while at != _NO_MORE:
+        if at in seen or at + 16 > size:
+            raise HeaderError(f"its local heap at byte {start} is damaged")
+        seen.add(at)
+        at = int.from_bytes(data[base + segment + at : base + segment + at + 8], "little")
 
 
 def _check_length(data: mmap.mmap, base: int, attribute: bytes) -> None:

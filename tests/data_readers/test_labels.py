@@ -110,6 +110,15 @@ def test_class_names_that_cannot_be_used(names: object, message: str) -> None:
         check_class_names(names, np.array([0, 2, 1]), where="data")  # type: ignore[arg-type]
 
 
+def test_numbers_that_are_no_characters() -> None:
+    """NumPy reads them from a damaged file, and making a str of one raises SystemError."""
+    for order in "<>":
+        ids = np.array(["a", "b"], f"{order}U1")
+        ids.view(f"{order}u4")[1] = 0x110000
+        with pytest.raises(DataError, match="the ids are not valid Unicode text: store them anew"):
+            check_ids(ids, 2, where="here")
+
+
 def test_names_that_no_file_can_hold_are_refused() -> None:
     with pytest.raises(
         DataError, match=r"data: entry 1 of the ids is not valid Unicode text \('b\\udcff.png'\): rename it"

@@ -70,6 +70,28 @@ def test_a_heap_that_libhdf5_would_walk_through_for_ever(kind, size, saved, arch
     assert memory < 300
 
 
+@pytest.mark.parametrize("following", ["itself", "outside", "of another file"])
+def test_free_space_among_the_names_of_a_group_that_never_ends(following, archive, run_python):
+    """The list of free space in a local heap, which libhdf5 keeps in memory while it follows it."""
+    content = bytearray(archive.read_bytes())
+    changed = 0
+    start = content.find(b"HEAP")
+    while start >= 0:
+        size, free, segment = struct.unpack_from("<QQQ", content, start + 8)
+        if free != 1:
+            struct.pack_into(
+                "<Q", content, segment + free, {"itself": free, "outside": size, "of another file": 1 << 60}[following]
+            )
+            changed += 1
+        start = content.find(b"HEAP", start + 1)
+    assert changed
+    archive.write_bytes(content)
+    message, memory = read_apart(run_python, "gradients", archive)
+    assert "local heap at byte" in message
+    assert "is damaged" in message
+    assert memory < 200
+
+
 def test_a_length_that_is_not_that_of_the_text(archive, run_python):
     content = bytearray(archive.read_bytes())
     heap = content.index(b"GCOL")

@@ -130,6 +130,13 @@ def _text(values: npt.NDArray, *, what: str, where: str) -> npt.NDArray:
             f"{where}: the {what} have dtype {values.dtype}: they must be "
             f"{'integers or text' if what == 'ids' else 'text'}."
         )
+    # NumPy's text can hold numbers that are no characters, and making a str of one raises SystemError.
+    if (
+        values.dtype.kind == "U"
+        and values.size
+        and values.astype(values.dtype.newbyteorder("=")).view(np.uint32).max() > 0x10FFFF
+    ):
+        raise DataError(f"{where}: the {what} are not valid Unicode text: store them anew.")
     texts: list[str] = []
     for at, value in enumerate(values.tolist()):
         if isinstance(value, bytes):
