@@ -29,7 +29,7 @@ from vogcore.scoring.inputs import (
     choose_batch,
     choose_class_names,
     choose_examples,
-    predictions_from_logits,
+    notes_from_logits,
 )
 from vogcore.scoring.maps import MapPass, choose_maps, given_rows, model_rows
 from vogcore.scoring.moments import BlockMoments, by_name, raw_scores
@@ -282,9 +282,7 @@ def score(
             raw=raw,
             eps=float(np.finfo(model.gradient_dtype).eps),
             targets=models.targets,
-            predictions_class=models.predicted,
-            predictions_label_probability=models.probability if source.labels is not None else None,
-            loss=models.loss if source.labels is not None else None,
+            logits=models.notes,
             warnings=notes,
             timings=clock.seconds,
         )
@@ -395,12 +393,10 @@ def score_gradients(
             progress=progress,
             clock=clock,
         ).run(raw, [(0, n)])
-        predicted, probability, loss = predictions_from_logits(
-            source.archive, run_labels, getattr(source, "order", None)
-        )
+        noted = notes_from_logits(source.archive, run_labels, getattr(source, "order", None))
         groups = run_labels if run_labels is not None else np.zeros(n, np.int64)
         if archive is not None and classes_from == "target":
-            groups = archive_targets(archive, predicted)
+            groups = archive_targets(archive, noted)
         stack.close()
         run = Run(
             labels=run_labels if run_labels is not None else np.full(n, -1, np.int64),
@@ -411,9 +407,7 @@ def score_gradients(
             stages=windows,
             raw=raw,
             eps=source.eps,
-            predictions_class=predicted,
-            predictions_label_probability=probability,
-            loss=loss,
+            logits=noted,
             warnings=notes,
             timings=clock.seconds,
         )

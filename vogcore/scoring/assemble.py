@@ -12,12 +12,13 @@ import numpy.typing as npt
 
 from vogcore import kernels
 from vogcore.errors import VogcoreWarning
+from vogcore.scoring.companions import LogitNotes
 from vogcore.scoring.direction import measure_direction
 from vogcore.scoring.moments import RawScores
 from vogcore.scoring.settings import Settings
 from vogcore.scoring.stored import require_statistics
-from vogcore.store import CheckpointInfo, Companion, Scores, StageScores
-from vogcore.store.schema import ALL, EASIER, HARDER
+from vogcore.store import CheckpointInfo, Scores, StageScores
+from vogcore.store.schema import ALL
 
 __all__ = ["Run", "assemble"]
 
@@ -45,10 +46,8 @@ class Run:
     """Unit in the last place of the gradients' type."""
     targets: npt.NDArray[np.int64] | None = None
     """Class at which the gradient of every example was taken (N,), where that is known."""
-    predictions_class: npt.NDArray[np.int32] | None = None
-    predictions_label_probability: npt.NDArray[np.float32] | None = None
-    loss: npt.NDArray[np.float64] | None = None
-    """Cross-entropy with the label at the last checkpoint (N,), NaN without a label."""
+    logits: LogitNotes | None = None
+    """What the logits say, where there were some."""
     warnings: list[str] = field(default_factory=list)
     """What has been warned of already."""
     timings: dict[str, float] = field(default_factory=dict)
@@ -67,9 +66,8 @@ def assemble(run: Run, settings: Settings, record: dict[str, Any], stored: Score
         SettingsError: the stored statistics lack a class.
     """
     n_classes = len(run.classes)
-    correct = None
-    if run.predictions_class is not None:
-        correct = (run.predictions_class[-1] == run.labels) & (run.labels >= 0)
+    companions = run.logits.companions() if run.logits is not None else {}
+    loss, correct = (companions[name].values if name in companions else None for name in ("loss", "correct"))
     if stored is not None:
         require_statistics(stored, settings, run.groups)
     flat: dict[str, npt.NDArray[np.bool_]] = {}
@@ -92,9 +90,9 @@ def assemble(run: Run, settings: Settings, record: dict[str, Any], stored: Score
                 score, run.groups, mean, std, absolute=settings.normalise == "absolute", zero_spread=flat[name]
             )
         directions = {}
-        if run.loss is not None and correct is not None and np.isfinite(run.loss).any():
+        if loss is not None and correct is not None and np.isfinite(loss).any():
             for key, values in (("vog", vog), ("vog_raw", score), ("vog_relative", relative)):
-                directions[key] = measure_direction(values, run.loss, correct)
+                directions[key] = measure_direction(values, loss, correct)
         stages[name] = StageScores(
             name=name,
             checkpoints=indices,
@@ -119,9 +117,9 @@ def assemble(run: Run, settings: Settings, record: dict[str, Any], stored: Score
         class_count=count,
         checkpoints=run.checkpoints,
         settings=record,
-        companions=_companions(run, correct),
-        predictions_class=run.predictions_class,
-        predictions_label_probability=run.predictions_label_probability,
+        companions=companions,
+        predictions_class=run.logits.predicted if run.logits is not None else None,
+        predictions_label_probability=run.logits.probability if run.logits is not None else None,
         warnings=list(run.warnings) + notes,
         timings=run.timings,
     )
@@ -195,17 +193,3 @@ def _these(names: Sequence[str]) -> str:
     shown = ", ".join(repr(name) for name in names[:_NAMED])
     more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
     return f"Class {shown} has" if len(names) == 1 else f"Classes {shown}{more} have"
-
-
-def _companions(run: Run, correct: npt.NDArray[np.bool_] | None) -> dict[str, Companion]:
-    if run.loss is None or correct is None:
-        return {}
-    return {
-        "loss": Companion(run.loss, HARDER, "[0, inf), nats", "cross-entropy with the label at the last checkpoint"),
-        "correct": Companion(
-            correct,
-            EASIER,
-            "0 or 1",
-            "whether the last checkpoint predicts the label (argmax of the logits)",
-        ),
-    }

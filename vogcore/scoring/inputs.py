@@ -13,7 +13,7 @@ import numpy.typing as npt
 from vogcore._types import ExampleSource
 from vogcore.data.labels import check_class_names, check_ids, check_labels
 from vogcore.errors import DataError, SettingsError
-from vogcore.scoring.companions import label_loss
+from vogcore.scoring.companions import LogitNotes
 from vogcore.scoring.settings import Settings, require_integer
 from vogcore.store import GradientArchive, check_output
 
@@ -26,7 +26,7 @@ __all__ = [
     "choose_batch",
     "choose_class_names",
     "choose_examples",
-    "predictions_from_logits",
+    "notes_from_logits",
 ]
 
 _MOST_CLASSES = 1_000_000
@@ -154,40 +154,32 @@ def _targets_known(archive: GradientArchive) -> bool:
     return isinstance(target, int) or (target == "predicted" and archive.has_logits)
 
 
-def archive_targets(archive: GradientArchive, predicted: npt.NDArray[np.int32] | None) -> npt.NDArray[np.int64]:
+def archive_targets(archive: GradientArchive, notes: LogitNotes | None) -> npt.NDArray[np.int64]:
     """Target class (N,) of an archive's gradients, from its record and its predictions (K, N)."""
     target = archive.settings["target"]
     if isinstance(target, int):
         return np.full(archive.n_examples, target, np.int64)
-    assert predicted is not None
-    return predicted[int(archive.settings["target_checkpoint"])].astype(np.int64)
+    assert notes is not None
+    return notes.predicted[int(archive.settings["target_checkpoint"])].astype(np.int64)
 
 
-def predictions_from_logits(
+def notes_from_logits(
     archive: GradientArchive | None, labels: npt.NDArray[np.int64] | None, order: Sequence[int] | None = None
-) -> tuple[npt.NDArray[np.int32] | None, npt.NDArray[np.float32] | None, npt.NDArray[np.float64] | None]:
-    """Predictions (K, N), and with labels the label's probability (K, N) and the loss (N,), from stored logits.
+) -> LogitNotes | None:
+    """What stored logits say about the examples, with labels that the logits reach; None where none are stored.
 
     ``order`` has the archive's index of every checkpoint, in the order of training; as stored by default.
     """
     if archive is None or not archive.has_logits:
-        return None, None, None
+        return None
+    if labels is not None and labels.max() >= (archive.n_logits or 0):
+        labels = None
     k, n = archive.n_checkpoints, archive.n_examples
-    predicted = np.empty((k, n), np.int32)
-    probability: npt.NDArray[np.float32] | None = None
-    loss: npt.NDArray[np.float64] | None = None
-    if labels is not None and labels.max() < (archive.n_logits or 0):
-        probability, loss = np.empty((k, n), np.float32), np.empty(n)
+    notes = LogitNotes(k, n, labels)
     rows = max(_LOGIT_ROWS // archive.block_size, 1) * archive.block_size
     for checkpoint in range(k):
         for start in range(0, n, rows):
             stop = min(start + rows, n)
             logits = archive.read_logits(order[checkpoint] if order is not None else checkpoint, start, stop)
-            predicted[checkpoint, start:stop] = logits.argmax(axis=1)
-            if labels is None or probability is None or loss is None:
-                continue
-            part = label_loss(logits, labels[start:stop])
-            probability[checkpoint, start:stop] = np.exp(-part)
-            if checkpoint == k - 1:
-                loss[start:stop] = part
-    return predicted, probability, loss
+            notes.note(checkpoint, start, logits)
+    return notes

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from vogcore import kernels
 from vogcore.errors import GradientError, StoreError
-from vogcore.scoring.companions import label_loss
+from vogcore.scoring.companions import LogitNotes
 from vogcore.scoring.positions import Where, consecutive
 from vogcore.scoring.sources import EPS, as_numpy
 from vogcore.store._blocks import runs
@@ -28,6 +28,8 @@ class _Shard:
 
     segment: Segment
     seen: npt.NDArray[np.bool_]
+    logits: LogitNotes | None
+    """What the logits of this checkpoint say, where some are given."""
 
 
 class CheckpointUnderWay:
@@ -131,6 +133,8 @@ class CheckpointUnderWay:
         entry.seen[rows] = True
         if entry.seen.all():
             del self._open[shard]
+            if entry.logits is not None:
+                entry.segment.note_logits(entry.logits.arrays())
             self._folder.write(shard, entry.segment)
             self._written.add(shard)
 
@@ -142,35 +146,28 @@ class CheckpointUnderWay:
             )
         n, c = self._contents.rows(shard), self._contents
         segment = self._folder.last_segment(shard, self._checkpoint)
-        predicted = np.full((1, n), -1, np.int32) if with_logits else None
-        labelled = with_logits and c.labels is not None
-        probability = np.full((1, n), np.nan, np.float32) if labelled else None
         if segment is None:
             shape, dtype = (n, c.pixels), np.dtype(c.moments)
             checkpoints = [self._checkpoint]
             first = len(self._folder.checkpoints)
             segment = Segment(first, checkpoints, np.empty(shape, dtype), np.empty(shape, dtype), np.empty((1, n)), 0.0)
-            segment.predicted, segment.probability = predicted, probability
         else:
-            if (segment.predicted is not None) is not with_logits:
+            if bool(segment.logits) is not with_logits:
                 raise GradientError(
                     f"Checkpoint {self.name!r} comes {'with' if with_logits else 'without'} logits, and the one before "
                     "it did not do so; give them for all checkpoints or for none."
                 )
             segment.checkpoints.append(self._checkpoint)
             segment.magnitude = np.concatenate([segment.magnitude, np.empty((1, n))])
-            if segment.predicted is not None and predicted is not None:
-                segment.predicted = np.concatenate([segment.predicted, predicted])
-            if segment.probability is not None and probability is not None:
-                segment.probability = np.concatenate([segment.probability, probability])
-        segment.loss = np.full(n, np.nan) if labelled else None
-        return _Shard(segment, np.zeros(n, dtype=bool))
+        start = shard * c.shard_size
+        labels = c.labels[start : start + n] if c.labels is not None else None
+        return _Shard(segment, np.zeros(n, dtype=bool), LogitNotes(1, n, labels) if with_logits else None)
 
     def _update(
         self, entry: _Shard, rows: slice, first: int, gradients: npt.NDArray, logits: npt.NDArray | None
     ) -> None:
         segment = entry.segment
-        if (segment.predicted is not None) is not (logits is not None):
+        if (entry.logits is None) is not (logits is None):
             raise GradientError(f"Give logits with all gradients of checkpoint {self.name!r}, or with none.")
         magnitude = kernels.update_moments(
             gradients,
@@ -183,15 +180,10 @@ class CheckpointUnderWay:
         self._require_finite("gradient", np.isfinite(magnitude), first)
         segment.magnitude[-1, rows] = magnitude
         segment.eps = max(segment.eps, EPS[gradients.dtype.name])
-        if logits is None:
+        if logits is None or entry.logits is None:
             return
         self._require_finite("logits", np.isfinite(logits).all(axis=1), first)
-        assert segment.predicted is not None
-        segment.predicted[-1, rows] = logits.argmax(axis=1)
-        if segment.loss is not None and segment.probability is not None and self._contents.labels is not None:
-            loss = label_loss(logits, self._contents.labels[first : first + len(logits)])
-            segment.probability[-1, rows] = np.exp(-loss)
-            segment.loss[rows] = loss
+        entry.logits.note(0, rows.start, logits)
 
     def _require_finite(self, what: str, finite: npt.NDArray[np.bool_], first: int) -> None:
         if not finite.all():

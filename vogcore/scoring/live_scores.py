@@ -12,6 +12,7 @@ import numpy.typing as npt
 from vogcore import kernels
 from vogcore.errors import CheckpointError, GradientError, VogcoreWarning
 from vogcore.scoring.assemble import Run
+from vogcore.scoring.companions import LogitMeasures, LogitNotes
 from vogcore.scoring.finish import finish
 from vogcore.scoring.moments import RawScores
 from vogcore.scoring.record import gradients_record
@@ -20,6 +21,7 @@ from vogcore.scoring.settings import Settings
 from vogcore.scoring.stored import check_statistics, open_statistics, require_statistics
 from vogcore.store import Scores
 from vogcore.store.live import LiveFolder
+from vogcore.store.live_contents import Segment
 from vogcore.store.schema import ALL
 
 __all__ = ["live_scores"]
@@ -72,9 +74,7 @@ def live_scores(folder: LiveFolder, settings: Settings, out: str | os.PathLike[s
         stages=windows,
         raw=collected.raw,
         eps=collected.eps,
-        predictions_class=collected.predicted,
-        predictions_label_probability=collected.probability,
-        loss=collected.loss,
+        logits=collected.logits,
         warnings=notes,
         timings=clock.seconds,
     )
@@ -103,9 +103,7 @@ class _Collected:
         self._folder, self._reduction, self._windows = folder, reduction, windows
         self.raw = {name: RawScores(np.empty(n), np.empty(n)) for name in windows}
         self.eps = 0.0
-        self.predicted: npt.NDArray[np.int32] | None = np.full((k, n), -1, np.int32)
-        self.probability: npt.NDArray[np.float32] | None = np.full((k, n), np.nan, np.float32)
-        self.loss: npt.NDArray[np.float64] | None = np.full(n, np.nan)
+        self.logits: LogitNotes | None = LogitNotes(k, n, folder.contents.labels)
         self._digests = [hashlib.blake2b() for _ in range(k)]
 
     def add(self, shard: int) -> None:
@@ -129,7 +127,7 @@ class _Collected:
                 merged[name] = (mean, m2, so_far + count)
             magnitudes.append(segment.magnitude)
             self.eps = max(self.eps, segment.eps)
-            self._note_logits(segment.first, segment.last, rows, segment.predicted, segment.probability, segment.loss)
+            self._note_logits(segment, rows)
         for name, (_, m2, count) in merged.items():
             self._score(name, rows, m2, count)
         magnitude = np.concatenate(magnitudes)
@@ -158,24 +156,13 @@ class _Collected:
             )
         self.raw[name].vog[rows] = vog
 
-    def _note_logits(
-        self,
-        first: int,
-        last: int,
-        rows: slice,
-        predicted: npt.NDArray[np.int32] | None,
-        probability: npt.NDArray[np.float32] | None,
-        loss: npt.NDArray[np.float64] | None,
-    ) -> None:
-        if predicted is None:
-            self.predicted = None
-        elif self.predicted is not None:
-            self.predicted[first:last, rows] = predicted
-        if probability is None:
-            self.probability = self.loss = None
-        elif self.probability is not None and self.loss is not None and loss is not None:
-            self.probability[first:last, rows] = probability
-            self.loss[rows] = loss
+    def _note_logits(self, segment: Segment, rows: slice) -> None:
+        if not segment.logits:
+            self.logits = None
+        elif self.logits is not None:
+            for index in range(len(segment.checkpoints)):
+                found = {name: values[index] if values.ndim > 1 else values for name, values in segment.logits.items()}
+                self.logits.put(segment.first + index, rows, LogitMeasures(**found))
 
     def repeated(self) -> list[tuple[int, int]]:
         """Pairs of checkpoints with the same mean magnitude of every example, to the last bit."""

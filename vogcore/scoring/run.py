@@ -18,7 +18,7 @@ import numpy.typing as npt
 from vogcore import kernels
 from vogcore._types import ExampleSource
 from vogcore.errors import CheckpointError, GradientError, SettingsError
-from vogcore.scoring.companions import label_loss
+from vogcore.scoring.companions import LogitNotes
 from vogcore.scoring.moments import BlockMoments, RawScores
 from vogcore.scoring.pace import Pace
 from vogcore.scoring.progress import Progress
@@ -200,6 +200,8 @@ class ModelPass:
 
     Attributes:
         writer: where the gradients and logits are kept on the way; None, until one is set.
+        notes: what the logits say.
+        targets: (N,) class at which the gradient of every example is taken.
     """
 
     def __init__(
@@ -219,9 +221,7 @@ class ModelPass:
         n, k = len(source), len(names)
         self.names, self.device = names, sessions.device
         self.writer: GradientWriter | None = None
-        self.predicted = np.empty((k, n), np.int32)
-        self.probability = np.full((k, n), np.nan, np.float32)
-        self.loss = np.full(n, np.nan)
+        self.notes = LogitNotes(k, n, source.labels)
         self.targets = np.empty(n, np.int64)
         self._sessions, self._source, self._ids, self._settings = sessions, source, ids, settings
         self._classes, self._shape, self._batch, self._clock = classes, shape, batch, clock
@@ -234,12 +234,7 @@ class ModelPass:
 
     def results(self) -> dict[str, npt.NDArray]:
         """What is noted of every example, by name; the last axis runs over the examples."""
-        return {
-            "predicted": self.predicted,
-            "probability": self.probability,
-            "loss": self.loss,
-            "targets": self.targets,
-        }
+        return {**self.notes.arrays(), "targets": self.targets}
 
     def begin(self, start: int, stop: int) -> None:
         """Decide the target classes of a block of examples."""
@@ -305,7 +300,7 @@ class ModelPass:
                     f"Checkpoint {self.names[checkpoint]} gave gradients of shape {gradients.shape[1:]} and "
                     f"{self._shape} was expected; score checkpoints of one training run only."
                 )
-            self._note(checkpoint, position, logits)
+            self.notes.note(checkpoint, position, logits)
             if self.writer is not None:
                 with self._clock.time("storage"):
                     self.writer.write(checkpoint, position, kernels.to_host(gradients), copy=False)
@@ -313,16 +308,6 @@ class ModelPass:
             yield position, gradients
         if checkpoint == len(self.names) - 1:
             self._parts = []  # the last block's would lie beside everything that is made of the scores
-
-    def _note(self, checkpoint: int, position: int, logits: npt.NDArray) -> None:
-        rows = slice(position, position + len(logits))
-        self.predicted[checkpoint, rows] = logits.argmax(axis=1)
-        if self._labels is None:
-            return
-        loss = label_loss(logits, self._labels[rows])
-        self.probability[checkpoint, rows] = np.exp(-loss)
-        if checkpoint == len(self.names) - 1:
-            self.loss[rows] = loss
 
     def _require_finite(self, logits: npt.NDArray, checkpoint: int, position: int) -> None:
         if logits.shape[1] != self._classes:

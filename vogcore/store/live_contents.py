@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import asdict, dataclass, field
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -16,10 +16,31 @@ from vogcore.store._resume import different_settings
 from vogcore.store._tables import example_tables
 from vogcore.store.scores import CheckpointInfo
 
-__all__ = ["LiveCheckpoint", "LiveContents", "Segment", "checkpoints_from"]
+__all__ = ["LOGITS", "LiveCheckpoint", "LiveContents", "Segment", "checkpoints_from"]
 
 _SHARD_BYTES = 32 << 20
 """Moments of one shard: large enough for the disk, small enough to be held several times in memory."""
+
+
+class _LogitMeasure(NamedTuple):
+    path: str
+    """Of the dataset."""
+    dtype: str
+    every_checkpoint: bool
+    """(k, n) over the checkpoints; else (n,) at the last one."""
+    labelled: bool
+    """There are labels."""
+
+
+LOGITS = {
+    "predicted": _LogitMeasure("predictions/class", "<i4", every_checkpoint=True, labelled=False),
+    "entropy": _LogitMeasure("entropy", "<f8", every_checkpoint=False, labelled=False),
+    "probability": _LogitMeasure("predictions/label_probability", "<f4", every_checkpoint=True, labelled=True),
+    "loss": _LogitMeasure("loss", "<f8", every_checkpoint=False, labelled=True),
+    "el2n": _LogitMeasure("el2n", "<f8", every_checkpoint=True, labelled=True),
+    "margin": _LogitMeasure("margin", "<f8", every_checkpoint=True, labelled=True),
+}
+"""What a shard keeps of the logits; :class:`vogcore.scoring.companions.LogitMeasures` says what the names mean."""
 
 
 @dataclass(frozen=True)
@@ -172,9 +193,8 @@ class Segment:
         m2: (n, P) sum of squared deviations from it.
         magnitude: (k, n) float64, mean absolute gradient of every example.
         eps: unit in the last place of the coarsest type that gradients came in.
-        predicted: (k, n) int32 predicted class, or None where there were no logits.
-        probability: (k, n) float32 probability of the label, or None without labels or logits.
-        loss: (n,) float64 loss at the last of the checkpoints, or None likewise.
+        logits: what the logits say, by the names of :data:`LOGITS`; without labels some are missing, and without logits
+            all.
     """
 
     first: int
@@ -183,9 +203,7 @@ class Segment:
     m2: npt.NDArray
     magnitude: npt.NDArray[np.float64]
     eps: float
-    predicted: npt.NDArray[np.int32] | None = None
-    probability: npt.NDArray[np.float32] | None = None
-    loss: npt.NDArray[np.float64] | None = None
+    logits: dict[str, npt.NDArray] = field(default_factory=dict)
 
     @property
     def last(self) -> int:
@@ -204,11 +222,19 @@ class Segment:
             "moments/mean": self.mean,
             "moments/m2": self.m2,
             "magnitude": self.magnitude,
-            "predictions/class": self.predicted,
-            "predictions/label_probability": self.probability,
-            "loss": self.loss,
         }
-        return record, {name: values for name, values in datasets.items() if values is not None}
+        return record, datasets | {LOGITS[name].path: values for name, values in self.logits.items()}
+
+    def note_logits(self, found: Mapping[str, npt.NDArray]) -> None:
+        """Add what the logits of the last checkpoint say: (n,) or (1, n) by the names of :data:`LOGITS`."""
+        for name, values in found.items():
+            row = values.reshape(1, -1)
+            if not LOGITS[name].every_checkpoint:
+                self.logits[name] = row[0]
+            elif name in self.logits:
+                self.logits[name] = np.concatenate([self.logits[name], row])
+            else:
+                self.logits[name] = row
 
     @classmethod
     def read(cls, reader: LiveReader, contents: LiveContents, shard: int) -> Segment:
@@ -231,11 +257,11 @@ class Segment:
             magnitude=_expect(reader, "magnitude", "<f8", (k, n)),
             eps=eps,
         )
-        if "predictions/class" in reader.content:
-            segment.predicted = _expect(reader, "predictions/class", "<i4", (k, n))
-        if "loss" in reader.content:
-            segment.probability = _expect(reader, "predictions/label_probability", "<f4", (k, n))
-            segment.loss = _expect(reader, "loss", "<f8", (n,))
+        for name, kind in LOGITS.items():
+            alone = "loss" if kind.labelled else "predictions/class"
+            if alone in reader.content:
+                shape = (k, n) if kind.every_checkpoint else (n,)
+                segment.logits[name] = _expect(reader, kind.path, kind.dtype, shape)
         if number != shard or not k or any(c.stages != checkpoints[0].stages for c in checkpoints):
             raise reader.damaged("its settings are impossible")
         return segment
