@@ -169,7 +169,7 @@ def test_targets_and_what_is_differentiated(of, target):
     close(unlabelled.vog, by_class(raw, chosen), 2e-5)
     assert unlabelled.direction.measured == "not measured"
     assert unlabelled.predictions_label_probability is None
-    assert not unlabelled.companions
+    assert set(unlabelled.companions) == {"entropy"}
     assert (unlabelled.labels == -1).all()
     assert unlabelled.settings["classes_from"] == "target"
     np.testing.assert_array_equal(unlabelled.predictions_class, logits.argmax(2))
