@@ -4,8 +4,8 @@
 
 **Time.** In turn, round by round, each in a process of its own: ONNX Runtime alone on the gradient graphs of all
 checkpoints and all examples (nothing else is timed, not even making the sessions); ``vogcore.score`` on the same files;
-and the same with ``keep_gradients``. The table gives medians over the rounds and of their ratios, and the ratio of a run
-to the time that it spent in ONNX Runtime itself, which a busy machine disturbs less.
+and the same with ``keep_gradients``. The table gives medians over the rounds and of their ratios, and the ratio of a
+run to the time that it spent in ONNX Runtime itself, which a busy machine disturbs less.
 
 **Memory.** The largest resident memory of a process that scores, as the number of examples and the number of
 checkpoints grow tenfold. The examples are in HDF5: of a mapped ``.npy`` file all that has been read would count.
