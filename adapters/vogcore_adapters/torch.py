@@ -13,11 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 from vogcore._checkpoint import checkpoint_metadata, save_checkpoint
 from vogcore.errors import DataError, ModelError, SettingsError, VogcoreError
+from vogcore_adapters import exporter
 
 if TYPE_CHECKING:
+    from typing import Unpack
+
+    import onnx
     import torch
 
-__all__ = ["export_checkpoint"]
+__all__ = ["CheckpointExporter", "export_checkpoint", "to_onnx"]
 
 MINIMUM_OPSET = 18  # the exporter writes 18 and converts upwards; converting downwards fails on some graphs
 INPUT, OUTPUT, BATCH = "input", "logits", "batch"
@@ -67,11 +71,16 @@ def export_checkpoint(
         ModelError: torch cannot export the model, or only for one fixed batch size.
         StoreError: the file cannot be written.
     """
-    torch = _import_torch()
     metadata = checkpoint_metadata(step, epoch, class_names)
+    return save_checkpoint(to_onnx(model, example_input, opset), path, metadata)
+
+
+def to_onnx(model: torch.nn.Module, example_input: torch.Tensor, opset: int = MINIMUM_OPSET) -> onnx.ModelProto:
+    """The model as it is now, as :func:`export_checkpoint` writes it; arguments and errors are the same."""
+    torch = _import_torch()
     if opset < MINIMUM_OPSET:
         raise SettingsError(f"opset must be {MINIMUM_OPSET} or later, not {opset}.")
-    if not isinstance(example_input, torch.Tensor) or example_input.ndim < 1 or len(example_input) < 1:
+    if not _is_batch(torch, example_input):
         raise DataError("example_input must be a torch tensor that holds at least one example along its first axis.")
     model = _unwrapped(torch, model)
     name = type(model).__name__
@@ -89,7 +98,64 @@ def export_checkpoint(
                 )
             raise ModelError(f"torch cannot export the model {name} to ONNX: {cause}.") from error
     _strip(exported)
-    return save_checkpoint(exported, path, metadata)
+    return exported
+
+
+class CheckpointExporter(exporter.CheckpointExporter):
+    """Writes checkpoints of a torch training loop, without disturbing it.
+
+    Two lines in a loop of your own::
+
+        exporter = CheckpointExporter("ckpts", images[:1], schedule=every_n_steps(100))
+        for images, labels in batches:
+            ...
+            exporter.step(model)  # after optimiser.step()
+
+    or around one that is not yours, with :meth:`watch`. In a distributed training, the process of rank 0 writes.
+
+    Args:
+        folder: where the checkpoints go; made if it does not exist.
+        example_input: as for :func:`export_checkpoint`.
+        opset: as for :func:`export_checkpoint`.
+        **options: see :class:`vogcore_adapters.exporter.Options`.
+
+    Raises:
+        VogcoreError: as :class:`vogcore_adapters.exporter.CheckpointExporter`, and torch or onnxscript is missing.
+    """
+
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        example_input: torch.Tensor,
+        *,
+        opset: int = MINIMUM_OPSET,
+        **options: Unpack[exporter.Options],
+    ) -> None:
+        self._torch = _import_torch()
+        # Batches are large, and the whole training long: only one example is held, apart from the batch.
+        example = example_input[:1].detach().clone() if _is_batch(self._torch, example_input) else example_input
+        super().__init__(folder, lambda model: to_onnx(model, example, opset), **options)
+
+    @contextlib.contextmanager
+    def watch(self, model: torch.nn.Module, optimiser: torch.optim.Optimizer) -> Iterator[CheckpointExporter]:
+        """Inside of the ``with``, every ``optimiser.step()`` counts as a step of ``model``.
+
+        Epochs are not seen: give a schedule of steps, or call :meth:`end_epoch`.
+        """
+        hook = optimiser.register_step_post_hook(lambda *_: self.step(model) and None)
+        try:
+            with self:
+                yield self
+        finally:
+            hook.remove()
+
+    def _writes(self) -> bool:
+        distributed = self._torch.distributed
+        return not (distributed.is_available() and distributed.is_initialized()) or distributed.get_rank() == 0
+
+
+def _is_batch(torch: Any, example_input: Any) -> bool:
+    return isinstance(example_input, torch.Tensor) and example_input.ndim > 0 and len(example_input) > 0
 
 
 def _import_torch() -> Any:

@@ -13,11 +13,12 @@ from typing import Any, Literal
 import numpy as np
 
 from vogcore import kernels
+from vogcore._types import ExampleSource
 from vogcore.data import Preprocess, open_source
 from vogcore.errors import StoreError, VogcoreWarning
 from vogcore.runtime import choose_provider
 from vogcore.scoring.assemble import Run, assemble
-from vogcore.scoring.checkpoints import Checkpoints, find_checkpoints
+from vogcore.scoring.checkpoints import Checkpoints, find_checkpoints, recorded_preprocess
 from vogcore.scoring.inputs import (
     archive_targets,
     check_count,
@@ -97,7 +98,8 @@ def score(
             the thirds ``early``, ``middle`` and ``late``. The stage ``all`` is always there.
         of, target, target_checkpoint, channels, channel_axis, reduction, scale, normalise, statistics, moments: how
             gradients become scores, see :class:`vogcore.scoring.Settings`.
-        preprocess: from stored values to the model's input. Gradients are taken with respect to the model's input.
+        preprocess: from stored values to the model's input; None for what the checkpoints record, ``Preprocess()`` for
+            none although they record one. Gradients are taken with respect to the model's input.
         ids: stable id of every example (N,).
         class_names: name of every class, in index order.
         x_name, y_name: names inside an .npz or HDF5 file.
@@ -156,6 +158,9 @@ def score(
         found, notes = find_checkpoints(checkpoints)
         for note in notes:
             warnings.warn(note, VogcoreWarning, stacklevel=2)
+        # A source of the user's own is taken to give what the model wants.
+        if preprocess is None and not isinstance(data, ExampleSource) and (made := recorded_preprocess(found)):
+            source = open_source(source, preprocess=made, require_labels=False)
         windows = resolve_stages(len(found), stages)
         check_target_checkpoint(settings, len(found))
         sessions = Sessions(found, settings, chosen, threads, wrt=wrt, output=output)
