@@ -75,6 +75,7 @@ class CheckpointExporter:
     Attributes:
         folder: the folder.
         exports: what this object has written, in order.
+        class_names: as given; stored in every checkpoint from now on.
 
     Raises:
         OutputExistsError: the folder holds checkpoints, and neither ``resume`` nor ``overwrite`` was given.
@@ -98,7 +99,7 @@ class CheckpointExporter:
         self.exports: list[Export] = []
         self._to_onnx = to_onnx
         self._schedule = every_epoch() if schedule is None else schedule
-        self._class_names, self._preprocess = class_names, preprocess
+        self.class_names, self._preprocess = class_names, preprocess
         self._keep_last = keep_last
         self._now: Moment | None = None
         self._check(resume, overwrite)
@@ -133,7 +134,7 @@ class CheckpointExporter:
             )
         if resume and overwrite:
             raise SettingsError("resume and overwrite exclude each other; checkpoints are gone on with or replaced.")
-        checkpoint_metadata(class_names=self._class_names)
+        checkpoint_metadata(class_names=self.class_names)
 
     def save(self, model: Any, step: int, epoch: int | None = None) -> Path:
         """Write ``ckpt-<step>.onnx`` now, whatever the schedule says; one of the same step is replaced.
@@ -152,7 +153,7 @@ class CheckpointExporter:
             StoreError: the file cannot be written.
         """
         preprocess = None if self._preprocess is None else self._preprocess.to_dict()
-        metadata = checkpoint_metadata(step, epoch, self._class_names, preprocess)
+        metadata = checkpoint_metadata(step, epoch, self.class_names, preprocess)
         path = self.folder / f"ckpt-{int(step)}.onnx"
         if not self._writes():
             return path

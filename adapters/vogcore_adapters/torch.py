@@ -7,13 +7,14 @@ import io
 import logging
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vogcore._checkpoint import checkpoint_metadata, save_checkpoint
-from vogcore.errors import DataError, ModelError, SettingsError, VogcoreError
+from vogcore.errors import DataError, ModelError, SettingsError
 from vogcore_adapters import exporter
+from vogcore_adapters._missing import missing
 
 if TYPE_CHECKING:
     from typing import Unpack
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     import onnx
     import torch
 
-__all__ = ["CheckpointExporter", "export_checkpoint", "to_onnx"]
+__all__ = ["CheckpointExporter", "called_by", "export_checkpoint", "to_onnx"]
 
 MINIMUM_OPSET = 18  # the exporter writes 18 and converts upwards; converting downwards fails on some graphs
 INPUT, OUTPUT, BATCH = "input", "logits", "batch"
@@ -75,12 +76,12 @@ def export_checkpoint(
     return save_checkpoint(to_onnx(model, example_input, opset), path, metadata)
 
 
-def to_onnx(model: torch.nn.Module, example_input: torch.Tensor, opset: int = MINIMUM_OPSET) -> onnx.ModelProto:
+def to_onnx(model: torch.nn.Module, example_input: torch.Tensor | None, opset: int = MINIMUM_OPSET) -> onnx.ModelProto:
     """The model as it is now, as :func:`export_checkpoint` writes it; arguments and errors are the same."""
     torch = _import_torch()
     if opset < MINIMUM_OPSET:
         raise SettingsError(f"opset must be {MINIMUM_OPSET} or later, not {opset}.")
-    if not _is_batch(torch, example_input):
+    if not isinstance(example_input, torch.Tensor) or example_input.ndim < 1 or len(example_input) < 1:
         raise DataError("example_input must be a torch tensor that holds at least one example along its first axis.")
     model = _unwrapped(torch, model)
     name = type(model).__name__
@@ -115,7 +116,8 @@ class CheckpointExporter(exporter.CheckpointExporter):
 
     Args:
         folder: where the checkpoints go; made if it does not exist.
-        example_input: as for :func:`export_checkpoint`.
+        example_input: as for :func:`export_checkpoint`. None if the attribute of this name will be set before the first
+            checkpoint.
         opset: as for :func:`export_checkpoint`.
         **options: see :class:`vogcore_adapters.exporter.Options`.
 
@@ -126,15 +128,14 @@ class CheckpointExporter(exporter.CheckpointExporter):
     def __init__(
         self,
         folder: str | os.PathLike[str],
-        example_input: torch.Tensor,
+        example_input: torch.Tensor | None,
         *,
         opset: int = MINIMUM_OPSET,
         **options: Unpack[exporter.Options],
     ) -> None:
         self._torch = _import_torch()
-        # Batches are large, and the whole training long: only one example is held, apart from the batch.
-        example = example_input[:1].detach().clone() if _is_batch(self._torch, example_input) else example_input
-        super().__init__(folder, lambda model: to_onnx(model, example, opset), **options)
+        self.example_input = example_input
+        super().__init__(folder, lambda model: to_onnx(model, self.example_input, opset), **options)
 
     @contextlib.contextmanager
     def watch(self, model: torch.nn.Module, optimiser: torch.optim.Optimizer) -> Iterator[CheckpointExporter]:
@@ -154,10 +155,6 @@ class CheckpointExporter(exporter.CheckpointExporter):
         return not (distributed.is_available() and distributed.is_initialized()) or distributed.get_rank() == 0
 
 
-def _is_batch(torch: Any, example_input: Any) -> bool:
-    return isinstance(example_input, torch.Tensor) and example_input.ndim > 0 and len(example_input) > 0
-
-
 def _import_torch() -> Any:
     try:
         import onnxscript.optimizer
@@ -165,10 +162,7 @@ def _import_torch() -> Any:
         import torch
         import torch.onnx
     except ImportError as error:
-        raise VogcoreError(
-            f"Exporting a torch model needs {error.name or 'torch'}, which is missing or too old here; "
-            "install it with: pip install --upgrade 'vogcore[torch]'"
-        ) from error
+        raise missing(error, "torch", "Exporting a torch model") from error
     return torch
 
 
@@ -181,6 +175,22 @@ def _unwrapped(torch: Any, model: Any) -> Any:
             model = model._orig_mod
         else:
             return model
+
+
+def called_by(model: torch.nn.Module, call: Callable[[Any, Any], Any]) -> torch.nn.Module:
+    """``model`` as a module of one tensor: ``call(model, x)`` gives the logits."""
+    torch = _import_torch()
+
+    class Called(torch.nn.Module):  # type: ignore[name-defined]
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = model
+
+        def forward(self, x: Any) -> Any:
+            return call(self.model, x)
+
+    Called.__name__ = type(model).__name__  # what messages say
+    return Called()
 
 
 @contextlib.contextmanager

@@ -5,6 +5,7 @@ import json
 import logging
 import os
 
+import numpy as np
 import onnx
 import pytest
 from hypothesis import given, settings
@@ -21,7 +22,7 @@ from vogcore_adapters.schedule import Moment, at, every_epoch, every_n_steps
 def to_onnx(number):
     """A linear model that holds a number, so that files can be told apart."""
     values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 1]) for name in "xy"]
-    weight = numpy_helper.from_array(numpy_helper.np.full((1, 1), number, "float32"), "w")
+    weight = numpy_helper.from_array(np.full((1, 1), number, "float32"), "w")
     nodes = [helper.make_node("MatMul", ["x", "w"], ["y"])]
     return helper.make_model(helper.make_graph(nodes, "g", values[:1], values[1:], [weight]))
 
