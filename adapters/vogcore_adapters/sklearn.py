@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["CheckpointExporter", "to_onnx"]
 
+RAW = ("SGDClassifier", "Perceptron")
 # From some opset of ai.onnx.ml on skl2onnx writes operators that ONNX Runtime does not have.
 OPSETS = {"": 18, "ai.onnx.ml": 3}
 
@@ -65,7 +66,8 @@ def to_onnx(model: Any, example_input: npt.ArrayLike) -> onnx.ModelProto:
         example_input: examples (n, features).
 
     Returns:
-        The model, with one float32 input (batch, features), and the labels and the probabilities as outputs.
+        The model, with one float32 input (batch, features), and the probabilities of the classes as output, or the
+        values of the decision function of an ``SGDClassifier`` and of what has no probabilities.
 
     Raises:
         VogcoreError: skl2onnx is missing.
@@ -75,6 +77,8 @@ def to_onnx(model: Any, example_input: npt.ArrayLike) -> onnx.ModelProto:
     import numpy as np
 
     skl2onnx = _import_skl2onnx()
+    from skl2onnx.helpers.onnx_helper import select_model_inputs_outputs
+
     try:
         x = np.asarray(example_input, np.float32)[:1]
     except (TypeError, ValueError):
@@ -82,9 +86,18 @@ def to_onnx(model: Any, example_input: npt.ArrayLike) -> onnx.ModelProto:
     if x.ndim != 2 or len(x) < 1:
         raise DataError("example_input must be a table of numbers (n, features) with at least one row.")
     name, last = type(model).__name__, model.steps[-1][1] if hasattr(model, "steps") else model
-    options: dict[str, Any] = {"zipmap": False} if hasattr(last, "predict_proba") else {}
+    # Probabilities of several independent classifiers, divided by their sum, have no logits but the decision values.
+    options = {"zipmap": False, **({"raw_scores": True} if type(last).__name__ in RAW else {})}
     try:
-        return skl2onnx.to_onnx(model, x, target_opset=OPSETS, options={id(last): options})
+        try:
+            exported = skl2onnx.to_onnx(model, x, target_opset=OPSETS, options={id(last): options})
+        except NameError:  # an estimator that has no such option
+            exported = skl2onnx.to_onnx(model, x, target_opset=OPSETS)
+        # The labels, which may be text, are no part of what is differentiated.
+        scores = exported.graph.output[-1]
+        selected = select_model_inputs_outputs(exported, scores.name)
+        selected.graph.output[0].CopyFrom(scores)  # which it leaves without a type
+        return selected
     except Exception as error:
         cause = str(error).strip().split("\n")[0]
         raise ModelError(f"skl2onnx cannot export {name}: {type(error).__name__}: {cause}") from error
