@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import random
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -69,7 +71,8 @@ class CheckpointExporter:
 
     Args:
         folder: where the checkpoints go; made if it does not exist.
-        to_onnx: model -> ``onnx.ModelProto`` with the logits as output; must leave the model as it was.
+        to_onnx: model -> ``onnx.ModelProto`` with the logits as output; must leave the model and the framework's random
+            state as they were. Those of Python and NumPy are put back here.
         schedule, class_names, preprocess, keep_last, resume, overwrite: see :class:`Options`.
 
     Attributes:
@@ -158,7 +161,8 @@ class CheckpointExporter:
         if not self._writes():
             return path
         started = time.perf_counter()
-        exported = self._to_onnx(model)
+        with _same_random_numbers():
+            exported = self._to_onnx(model)
         self._take_up(int(step))
         save_checkpoint(exported, path, metadata)
         export = Export(path, int(step), epoch, time.perf_counter() - started, path.stat().st_size)
@@ -259,6 +263,19 @@ class CheckpointExporter:
             old += [self._own.pop(number) for number in sorted(self._own)[: -self._keep_last]]
         for other in old:
             other.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _same_random_numbers() -> Iterator[None]:
+    """Training draws the numbers afterwards that it would have drawn anyway; jax2onnx, for one, uses NumPy's."""
+    import numpy as np
+
+    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
+    try:
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)  # noqa: NPY002
 
 
 def _rename_aside(path: Path) -> None:

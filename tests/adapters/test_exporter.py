@@ -1,9 +1,11 @@
 """The exporter without a framework: names, schedules, what is kept and what goes, runs that are gone on with."""
 
+import contextlib
 import errno
 import json
 import logging
 import os
+import random
 
 import numpy as np
 import onnx
@@ -14,7 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 import vogcore
 from vogcore.data import Preprocess
-from vogcore.errors import OutputExistsError, SettingsError, StoreError
+from vogcore.errors import ModelError, OutputExistsError, SettingsError, StoreError
 from vogcore_adapters.exporter import CheckpointExporter
 from vogcore_adapters.schedule import Moment, at, every_epoch, every_n_steps
 
@@ -98,6 +100,32 @@ def test_time_and_size_are_reported(tmp_path, caplog):
     assert 0 < exporter.exports[0].seconds < 10
     assert exporter.report().startswith(f"2 checkpoints in {tmp_path}: ")
     assert [str(path) in caplog.text, exporter.report() in caplog.text] == [True, True]
+
+
+def seed():
+    random.seed(1)
+    np.random.seed(1)  # noqa: NPY002
+
+
+def drawn():
+    return random.random(), np.random.random()  # noqa: NPY002
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_random_numbers_go_on_as_if_nothing_was_exported(tmp_path, fails):
+    def draws(number):
+        drawn()
+        if fails:
+            raise ModelError("no")
+        return to_onnx(number)
+
+    exporter = CheckpointExporter(tmp_path, draws)
+    seed()
+    expected = drawn()
+    seed()
+    with pytest.raises(ModelError) if fails else contextlib.nullcontext():
+        exporter.save(1.0, 1)
+    assert drawn() == expected
 
 
 def test_nothing_is_deleted_unless_asked_for(tmp_path):
