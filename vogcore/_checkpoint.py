@@ -3,13 +3,14 @@
 The embedded demo and the framework adapters share this module, so that every checkpoint that vogcore writes has the
 same entries of ``metadata_props``:
 
-==========================  ==========================================================
+==========================  ================================================================================
 ``vogcore.step``            number of optimiser steps taken, as decimal digits
 ``vogcore.epoch``           number of epochs completed, as decimal digits
 ``vogcore.class_names``     JSON list of strings, in the order of the logits
 ``vogcore.preprocess``      JSON object, the fields of :class:`vogcore.data.Preprocess`
+``vogcore.input_values``    name of the value that gradients are taken of, where the input is integers
 ``vogcore.version``         version of vogcore that wrote the checkpoint
-==========================  ==========================================================
+==========================  ================================================================================
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ __all__ = [
     "PREPROCESS_KEY",
     "STEP_KEY",
     "VERSION_KEY",
+    "WRT_KEY",
     "checkpoint_metadata",
     "save_checkpoint",
 ]
@@ -39,6 +41,7 @@ EPOCH_KEY = "vogcore.epoch"
 CLASS_NAMES_KEY = "vogcore.class_names"
 PREPROCESS_KEY = "vogcore.preprocess"
 VERSION_KEY = "vogcore.version"
+WRT_KEY = "vogcore.input_values"
 
 
 def checkpoint_metadata(

@@ -135,7 +135,12 @@ class CheckpointExporter(exporter.CheckpointExporter):
     ) -> None:
         self._torch = _import_torch()
         self.example_input = example_input
-        super().__init__(folder, lambda model: to_onnx(model, self.example_input, opset), **options)
+        self.opset = opset
+        super().__init__(folder, self.convert, **options)
+
+    def convert(self, model: torch.nn.Module) -> onnx.ModelProto:
+        """:func:`to_onnx` with the example and the opset of this object."""
+        return to_onnx(model, self.example_input, self.opset)
 
     @contextlib.contextmanager
     def watch(self, model: torch.nn.Module, optimiser: torch.optim.Optimizer) -> Iterator[CheckpointExporter]:

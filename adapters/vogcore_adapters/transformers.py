@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from typing import Any, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
+from vogcore._checkpoint import WRT_KEY
 from vogcore_adapters import exporter
 from vogcore_adapters import torch as torch_adapter
 from vogcore_adapters._missing import missing
@@ -16,6 +17,9 @@ try:
 except ImportError as error:
     raise missing(error, "transformers", "The callback of transformers") from error
 
+if TYPE_CHECKING:
+    import onnx
+
 __all__ = ["ExportCheckpoints"]
 
 
@@ -25,7 +29,8 @@ class ExportCheckpoints(TrainerCallback):
         Trainer(..., callbacks=[ExportCheckpoints("ckpts", dataset[0]["pixel_values"][None])])
 
     The checkpoint has one input, the model's main one (``pixel_values``, ``input_ids``), and its logits as output.
-    Where the model takes an ``attention_mask``, the mask is computed from the padding (``config.pad_token_id``). In a
+    Of tokens, the attention mask is computed from the padding (``config.pad_token_id``), and the checkpoint records the
+    word embeddings as what ``vogcore score`` differentiates with respect to where it is told nothing else. In a
     distributed training the process of rank 0 writes; weights spread over several processes (FSDP, DeepSpeed stage 3)
     are not supported.
 
@@ -51,7 +56,7 @@ class ExportCheckpoints(TrainerCallback):
         opset: int = torch_adapter.MINIMUM_OPSET,
         **options: Unpack[exporter.Options],
     ) -> None:
-        self.exporter = torch_adapter.CheckpointExporter(folder, example_input, opset=opset, **options)
+        self.exporter = _Exporter(folder, example_input, opset=opset, **options)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """The optimiser has taken a step."""
@@ -69,7 +74,24 @@ class ExportCheckpoints(TrainerCallback):
             self.exporter.class_names = names
         # state.epoch is a fraction; the step before the end of an epoch may be rounded up to it.
         epoch = round(state.epoch or 0) if epoch_end else int(state.epoch or 0)
-        self.exporter.observe(torch_adapter.called_by(model, _logits), Moment(state.global_step, epoch, epoch_end))
+        self.exporter.observe(model, Moment(state.global_step, epoch, epoch_end))
+
+
+class _Exporter(torch_adapter.CheckpointExporter):
+    def convert(self, model: Any) -> onnx.ModelProto:
+        exported = super().convert(torch_adapter.called_by(model, _logits))
+        if model.main_input_name == "input_ids":
+            embeddings = _embeddings(model, exported)
+            if embeddings is not None:
+                exported.metadata_props.add(key=WRT_KEY, value=embeddings)
+        return exported
+
+
+def _embeddings(model: Any, exported: onnx.ModelProto) -> str | None:
+    """The value that holds the word embeddings of the input; tokens themselves have no gradient."""
+    table = model.get_input_embeddings().weight
+    names = {f"model.{name}" for name, value in model.named_parameters(remove_duplicate=False) if value is table}
+    return next((n.output[0] for n in exported.graph.node if n.op_type == "Gather" and n.input[0] in names), None)
 
 
 def _logits(model: Any, x: torch.Tensor) -> torch.Tensor:

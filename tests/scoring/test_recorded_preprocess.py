@@ -80,3 +80,19 @@ def test_the_command_line_says_what_it_applied(data, tmp_path, capsys):
     assert "Preprocessing: scale 0.25, mean 0.5, std 2.0." in capsys.readouterr().out
     assert main([*command, "--scale", "1", "-o", str(tmp_path / "b.h5")]) == 0
     assert vogcore.open_scores(tmp_path / "b.h5").settings["preprocess"]["mean"] is None
+
+
+def test_the_value_to_differentiate_by_is_taken_from_the_checkpoints_too():
+    shapes = {"table": (models.WORDS, models.WIDTH), "w": (models.WIDTH, models.CLASSES)}
+    weights = models.walk(shapes, 3)
+    rng = np.random.default_rng(4)
+    data = rng.integers(0, models.WORDS, (20, models.LENGTH)), rng.integers(0, models.CLASSES, 20)
+    plain = [models.tokens(w) for w in weights]
+    recorded = [models.tokens(w) for w in weights]
+    for model in recorded:
+        model.metadata_props.add(key="vogcore.input_values", value="embedded")
+    scores = score(recorded, data)
+    np.testing.assert_array_equal(scores.vog_raw, score(plain, data, wrt="embedded").vog_raw)
+    assert scores.settings["wrt"] == "embedded"
+    with pytest.raises(CheckpointError, match=r"checkpoint 0 and checkpoint 2 record different values .*--wrt"):
+        score([*recorded[:2], plain[2]], data)

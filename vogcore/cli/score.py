@@ -124,7 +124,11 @@ def add_parser(commands: Any) -> None:
         help="checkpoints of a stage, as 0:4 or 0,2,5; repeat for several (default: early, middle and late thirds from "
         "six checkpoints on)",
     )
-    score.add_argument("--wrt", metavar="NAME", help="float tensor of the model to differentiate with respect to")
+    score.add_argument(
+        "--wrt",
+        metavar="NAME",
+        help="float tensor of the model to differentiate with respect to (default: as recorded, else the input)",
+    )
     score.add_argument("--output-name", metavar="NAME", help="output of the model with the class scores")
 
     machine = parser.add_argument_group("the machine")

@@ -18,7 +18,7 @@ from vogcore.data import Preprocess, open_source
 from vogcore.errors import StoreError, VogcoreWarning
 from vogcore.runtime import choose_provider
 from vogcore.scoring.assemble import Run, assemble
-from vogcore.scoring.checkpoints import Checkpoints, find_checkpoints, recorded_preprocess
+from vogcore.scoring.checkpoints import Checkpoints, find_checkpoints, recorded_preprocess, recorded_wrt
 from vogcore.scoring.inputs import (
     archive_targets,
     check_count,
@@ -103,8 +103,9 @@ def score(
         ids: stable id of every example (N,).
         class_names: name of every class, in index order.
         x_name, y_name: names inside an .npz or HDF5 file.
-        wrt, output: see :func:`vogcore.gradient_model`. With ``wrt`` a float tensor inside the model, such as the
-            output of an embedding, examples may be integers (tokens); they reach the model as they are stored.
+        wrt, output: see :func:`vogcore.gradient_model`; ``wrt`` is by default what the checkpoints record. With ``wrt``
+            a float tensor inside the model, such as the output of an embedding, examples may be integers (tokens); they
+            reach the model as they are stored.
         keep_gradients: gradient archive to write on the way, for :func:`score_gradients`.
         keep_dtype: ``"float32"``, ``"float16"`` or ``"bfloat16"`` in the archive.
         provider: ``"auto"`` (CUDA where it works, else CPU), ``"cpu"`` or ``"cuda"``; a request that cannot be met is
@@ -158,6 +159,7 @@ def score(
         found, notes = find_checkpoints(checkpoints)
         for note in notes:
             warnings.warn(note, VogcoreWarning, stacklevel=2)
+        wrt = recorded_wrt(found) if wrt is None else wrt
         # A source of the user's own is taken to give what the model wants.
         if preprocess is None and not isinstance(data, ExampleSource) and (made := recorded_preprocess(found)):
             source = open_source(source, preprocess=made, require_labels=False)
