@@ -19,7 +19,7 @@ x = torch.tensor(preprocess.apply(stored))
 
 set_seed(0)
 config = ViTConfig(
-    hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64, image_size=8, patch_size=2,
+    hidden_size=32, num_hidden_layers=1, num_attention_heads=4, intermediate_size=64, image_size=8, patch_size=2,
     num_channels=1, id2label=dict(enumerate(CLASS_NAMES)),
 )  # fmt: skip
 trainer = Trainer(

@@ -32,7 +32,7 @@ def train(export: bool) -> tuple[list[np.ndarray], list[np.ndarray]]:
     set_seed(0)
     x, y = digits(LAYOUT)
     config = ViTConfig(
-        hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64, image_size=8, patch_size=2,
+        hidden_size=32, num_hidden_layers=1, num_attention_heads=4, intermediate_size=64, image_size=8, patch_size=2,
         num_channels=1, num_labels=10, hidden_dropout_prob=0.1,
     )  # fmt: skip
     model, callbacks = ViTForImageClassification(config), []
