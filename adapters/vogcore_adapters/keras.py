@@ -30,8 +30,9 @@ class ExportCheckpoints(keras.callbacks.Callback):
 
         model.fit(images, labels, callbacks=[ExportCheckpoints("ckpts")])
 
-    Steps are batches, counted on from ``optimizer.iterations`` at the beginning of ``fit``; with
-    ``steps_per_execution`` a checkpoint comes at the end of the execution that reaches its step.
+    Steps are batches, counted on from ``optimizer.iterations`` at the beginning of ``fit``, also where gradients are
+    accumulated over several; with ``steps_per_execution`` a checkpoint comes at the end of the execution that reaches
+    its step.
 
     Args:
         folder: where the checkpoints go; made if it does not exist.
@@ -52,7 +53,8 @@ class ExportCheckpoints(keras.callbacks.Callback):
 
     def on_train_begin(self, logs: Any = None) -> None:
         """``fit`` begins."""
-        self._step = int(self.model.optimizer.iterations)
+        optimizer = self.model.optimizer
+        self._step = int(optimizer.iterations) * (optimizer.gradient_accumulation_steps or 1)
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """An epoch begins."""
@@ -60,7 +62,8 @@ class ExportCheckpoints(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         """A step was taken, or several up to this one."""
-        self._step = self._epoch_began + batch + 1
+        # An execution of several steps may end behind the last batch of the epoch.
+        self._step = self._epoch_began + min(batch + 1, self.params.get("steps") or batch + 1)
         self.exporter.observe(self.model, Moment(self._step, self._epoch))
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
