@@ -67,7 +67,8 @@ class CheckpointExporter:
 
     A file is there whole or not at all. With ``resume=True``, checkpoints that the interrupted run wrote beyond the
     point at which this one takes up training belong to a trajectory that was given up: they are renamed to
-    ``ckpt-<step>.onnx.superseded``, so that no pattern ``*.onnx`` finds them, and nothing is lost.
+    ``ckpt-<step>.onnx.superseded``, so that no pattern ``*.onnx`` finds them, and nothing is lost. The same happens
+    when training goes back to an earlier step, because a trainer starts again with smaller batches, say.
 
     Args:
         folder: where the checkpoints go; made if it does not exist.
@@ -178,12 +179,18 @@ class CheckpointExporter:
         step is written once, even if it is due after the step and again at the end of its epoch.
         """
         before, self._now = self._now, moment
+        if before is not None and moment.step < before.step:
+            _log.warning(
+                "Training went back from step %d to %d; checkpoints from there on are renamed to .superseded in %s.",
+                before.step, moment.step, self.folder,
+            )  # fmt: skip
+            before, self._resumed, self._own = None, self._own, {}
         self._take_up(moment.step)
         passed = range(before.step + 1 if before is not None else moment.step, moment.step)
         due = self._schedule.due(moment) and (before is None or moment.step > before.step or moment.epoch_end)
         if not due and not any(self._schedule.due(Moment(step, moment.epoch)) for step in passed):
             return None
-        if self.exports and self.exports[-1].step == moment.step:
+        if moment.step in self._own:
             return None
         return self.save(model, moment.step, moment.epoch)
 

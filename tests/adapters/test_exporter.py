@@ -195,6 +195,18 @@ def test_a_resumed_run_counts_the_checkpoints_of_before_as_its_own(tmp_path):
     assert exporter.exports[-1].epoch is None
 
 
+def test_training_that_starts_again_supersedes_what_it_had_written(tmp_path, caplog):
+    exporter = CheckpointExporter(tmp_path, to_onnx, schedule=every_n_steps(2))
+    for step in (1, 2, 3, 4, 5, 3, 4, 1, 2, 3):
+        exporter.observe(float(len(exporter.exports)), Moment(step))
+    assert [export.step for export in exporter.exports] == [2, 4, 4, 2]
+    assert names(tmp_path) == [
+        "ckpt-2.onnx", "ckpt-2.onnx.superseded", "ckpt-4.onnx.superseded", "ckpt-4.onnx.superseded-2",
+    ]  # fmt: skip
+    assert number_in(tmp_path / "ckpt-2.onnx") == 3
+    assert "went back from step 5 to 3" in caplog.text
+
+
 def test_a_resumed_run_must_say_where_it_is(tmp_path):
     CheckpointExporter(tmp_path, to_onnx).save(1.0, 1)
     exporter = CheckpointExporter(tmp_path, to_onnx, resume=True)
