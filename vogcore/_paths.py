@@ -9,7 +9,7 @@ from pathlib import Path
 
 from vogcore.errors import OutputExistsError, StoreError
 
-__all__ = ["check_output", "publish", "reason", "sync_file", "write_whole"]
+__all__ = ["check_output", "finish_publishing", "publish", "reason", "sync_file", "write_whole"]
 
 _REASONS = {
     errno.ENOSPC: "the disk is full",
@@ -90,13 +90,21 @@ def publish(temporary: str | os.PathLike[str], path: str | os.PathLike[str], ove
     else:
         try:
             os.link(temporary, target)  # unlike a rename, a link never replaces a file
-            os.unlink(temporary)
+            with contextlib.suppress(FileNotFoundError):  # another run has called finish_publishing meanwhile
+                os.unlink(temporary)
         except FileExistsError:
             raise OutputExistsError(f"{target} was written by somebody else meanwhile; choose another name.") from None
         except OSError:  # a file system without links
             check_output(target, overwrite=False)
             os.rename(temporary, target)
     _sync_folder(target.parent)
+
+
+def finish_publishing(temporary: str | os.PathLike[str], path: str | os.PathLike[str]) -> None:
+    """Take away the temporary name that a kill in the middle of :func:`publish` has left beside the final one."""
+    with contextlib.suppress(OSError):
+        if os.path.samefile(temporary, path):
+            os.unlink(temporary)
 
 
 def write_whole(path: str | os.PathLike[str], content: bytes, overwrite: bool) -> None:

@@ -6,23 +6,17 @@ Not collected by itself: `test_cuda_simulator.py` runs it in a process of its ow
 
 from __future__ import annotations
 
-import sys
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numba import config, cuda
+from numba import cuda
 
+from tests.kernels.simulator import SIMULATED
 from vogcore import kernels
 from vogcore.errors import DataError, GradientError, SettingsError
 from vogcore.kernels import _cuda, _cuda_arrays, _cuda_classes, _reference
 from vogcore.kernels import cuda as on_device
-
-SIMULATED = bool(config.ENABLE_CUDASIM)
-if SIMULATED:
-    # The simulator's threads wait for each other by polling, and hold the interpreter for the whole interval.
-    sys.setswitchinterval(1e-5)
 
 # (shape of an example, channel axis, channels): one of every way through the kernels, and the edges between them.
 LAYOUTS = {

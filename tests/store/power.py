@@ -28,11 +28,15 @@ class PowerCut(System):
     def open(self, path: Path, *, create: bool = True) -> int:
         if not os.path.exists(path):
             self.steps.append(("create", path.name))
-        elif not any(step[1:2] == (path.name,) for step in self.steps):
+        elif self._last(path.name) in (None, "unlink"):  # made by somebody else meanwhile
             self.steps.append(("found", path.name, path.read_bytes()))
         descriptor = super().open(path, create=create)
         self._paths[descriptor] = path
         return descriptor
+
+    def _last(self, name: str) -> str | None:
+        """The last thing that happened to a file."""
+        return next((step[0] for step in reversed(self.steps) if step[1:2] == (name,)), None)
 
     def write(self, descriptor: int, data: bytes | memoryview, offset: int) -> None:
         super().write(descriptor, data, offset)
@@ -81,7 +85,11 @@ class PowerCut(System):
                 older.clear()
                 continue
             name = rest[0]
-            if kind == "found":
+            if kind == "found" and name in names:  # made anew by somebody else, and not synced
+                removed.discard(name)
+                names[name], certain[name] = False, bytearray()
+                pending[name] = [("truncate", len(rest[1])), ("write", 0, rest[1])]
+            elif kind == "found":
                 names[name], certain[name], pending[name] = True, bytearray(rest[1]), []
             elif kind == "create":
                 removed.discard(name)

@@ -275,6 +275,10 @@ while kills < int(sys.argv[3]):
     rng.integers(1, 9)
     if os.WIFSIGNALED(status):
         kills += 1
+        if path.exists():  # killed when everything was done
+            t.check(path)
+            path.unlink()
+            finished += 1
     elif os.WEXITSTATUS(status) == 0:
         t.check(path)
         path.unlink()
@@ -298,6 +302,25 @@ def test_200_kills_at_random_moments_lose_nothing(tmp_path):
     kills, finished = map(int, result.stdout.split())
     assert kills == 200
     print(f"{kills} kills, {finished} archives completed in between")
+
+
+def test_a_kill_between_the_two_names_leaves_one_file(tmp_path, monkeypatch):
+    unlink = os.unlink
+
+    def killed(path: object, **options: object) -> None:
+        if str(path).endswith(".partial"):
+            raise KeyboardInterrupt
+        unlink(path, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "unlink", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path / "g.h5")
+    assert sorted(os.listdir(tmp_path)) == ["g.h5", "g.h5.partial"]
+    with pytest.raises(OutputExistsError, match=r"g\.h5 exists already"):
+        writer(tmp_path / "g.h5")
+    assert os.listdir(tmp_path) == ["g.h5"]
+    check(tmp_path / "g.h5")
 
 
 def test_a_kill_loses_no_checkpoint_that_was_synced(tmp_path):

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy.typing as npt
 
+from vogcore._paths import finish_publishing
 from vogcore.errors import OutputExistsError, VogcoreWarning
 from vogcore.scoring.identity import as_stored, differences
 from vogcore.scoring.inputs import check_outputs
@@ -55,6 +56,8 @@ class Unfinished:
             return
         self._journal = Journal(journal_path(out))
         try:
+            if keep is not None and self.has_archive:
+                finish_publishing(f"{os.fspath(keep)}.partial", keep)
             # Once more, now that nobody else can finish it meanwhile. A run that was killed after it had published its
             # archive finds that, and it is its own.
             check_outputs(out, None if self.has_archive else keep, overwrite)

@@ -120,6 +120,7 @@ def _try_space(path: Path, table_bytes: int, data_bytes: int) -> None:
         _system.SYSTEM.truncate(descriptor, table_bytes + data_bytes)
     finally:
         _system.SYSTEM.close(descriptor)
+        _system.SYSTEM.unlink(path)
 
 
 def chunk_positions(dataset: h5py.Dataset) -> npt.NDArray[np.int64]:

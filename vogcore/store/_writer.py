@@ -16,7 +16,7 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from vogcore._paths import check_output, publish, reason
+from vogcore._paths import check_output, finish_publishing, publish, reason
 from vogcore.errors import GradientError, OutputExistsError, SettingsError, StoreError, VogcoreWarning
 from vogcore.store._background import Background
 from vogcore.store._blocks import BFLOAT16, choose_block_size, convert, pieces, runs, stored_type
@@ -112,6 +112,7 @@ class GradientWriter:
             self.n_examples, self.shape, self.dtype, channel_axis, self.block_size, compression, settings or {}, ids_,
             labels_, names, count,
         )  # fmt: skip
+        finish_publishing(self.partial_path, self.path)
         check_output(self.path, overwrite)
         self._background = Background(_QUEUE_BYTES, "vogcore-archive")
         self._hasher = ThreadPoolExecutor(1, thread_name_prefix="vogcore-digest")
