@@ -193,7 +193,7 @@ def test_blocks_that_do_not_fit_are_refused_and_nothing_changes(tmp_path, call, 
             call(writer)
         writer.write(0, 0, np.zeros((5, 2, 3)))
         writer.write(0, 6, np.zeros((4, 2, 3)))
-        if writer._logits is not None:
+        if writer._file.logits is not None:
             writer.write_logits("a", 2, np.zeros((8, 1)))
     with open_gradients(tmp_path / "g.h5") as archive:
         np.testing.assert_array_equal(archive.read(0, 5, 6), block)

@@ -10,6 +10,7 @@ import tempfile
 import time
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 import h5py
 import numpy as np
@@ -199,6 +200,74 @@ def test_a_cut_file_loses_only_what_was_cut_off(tmp_path):
     assert not any("\n" in message for message in messages)
 
 
+def test_a_cut_is_still_known_after_a_run_that_was_refused(tmp_path):
+    path, partial = tmp_path / "g.h5", tmp_path / "g.h5.partial"
+    with pytest.raises(KeyboardInterrupt):
+        run(path, stop_after=20, checkpoints=CHECKPOINTS)
+    whole = partial.read_bytes()
+    partial.write_bytes(whole[:-3000])
+    with pytest.raises(OutputExistsError, match="cannot be gone on with"):
+        writer(path, settings={"of": "loss"})
+    assert partial.read_bytes() == whole[:-3000]
+    with pytest.warns(VogcoreWarning, match="was cut short"):
+        run(path, checkpoints=CHECKPOINTS)
+    check(path)
+
+
+@pytest.mark.parametrize("content", [b"mine", b"\x88HDF\r\n\x1a\n"])
+def test_a_file_that_is_no_hdf5_is_not_taken_for_a_new_one(tmp_path, content):
+    path, partial = tmp_path / "g.h5", tmp_path / "g.h5.partial"
+    with pytest.raises(KeyboardInterrupt):
+        run(path, stop_after=20)
+    damaged = content + partial.read_bytes()[len(content) :]
+    partial.write_bytes(damaged)
+    with pytest.raises(StoreError, match="is not an HDF5 file"):
+        writer(path)
+    assert partial.read_bytes() == damaged
+    run(path, overwrite=True)
+    check(path)
+
+
+def test_a_disk_that_is_too_small_is_noticed_before_anything_is_left(tmp_path, monkeypatch):
+    path = tmp_path / "g.h5"
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(free=2000))
+    with pytest.raises(StoreError, match=r"need 0\.0 GB for .* and the disk has 0\.0 GB left"):
+        writer(path, checkpoints=CHECKPOINTS)
+    assert os.listdir(tmp_path) == []
+    archive = writer(path)
+    with pytest.raises(StoreError, match="the disk has"):
+        archive.set_checkpoints(CHECKPOINTS)
+    archive.set_checkpoints(CHECKPOINTS[:1])  # a smaller one goes on
+    assert archive.n_checkpoints == 1
+    with pytest.raises(GradientError, match="from example 0 on"):
+        archive.close()
+
+
+def test_a_failure_gives_the_file_back(tmp_path, monkeypatch):
+    class Full(_system.System):
+        def write(self, descriptor: int, data: bytes | memoryview, offset: int) -> None:
+            raise OSError(28, "no space")
+
+    archive = writer(tmp_path / "g.h5")
+    archive.set_checkpoints(CHECKPOINTS)
+    with monkeypatch.context() as patch:
+        patch.setattr(_system, "SYSTEM", Full())
+        archive.write(0, 0, gradients(0, 0, N))
+        with pytest.raises(StoreError, match="the disk is full"):
+            archive.close()
+    run(tmp_path / "g.h5")
+    check(tmp_path / "g.h5")
+
+
+def test_numbered_checkpoints_can_be_described_after_going_on(tmp_path):
+    archive = writer(tmp_path / "g.h5")
+    archive.write(0, 0, gradients(0, 0, 9))
+    with pytest.raises(GradientError, match="not complete"):
+        archive.close()
+    run(tmp_path / "g.h5")
+    check(tmp_path / "g.h5")
+
+
 @settings(max_examples=60, deadline=None)
 @given(chance=st.randoms(use_true_random=False), data=st.data(), sync_bytes=st.sampled_from([1, 300, 10**9]))
 def test_a_loss_of_power_at_any_moment_loses_nothing_that_was_synced(chance, data, sync_bytes):
@@ -238,7 +307,6 @@ def test_a_loss_of_power_at_any_moment_loses_nothing_that_was_synced(chance, dat
         else:
             assert not known
         archive._end()
-        archive._container.close()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", VogcoreWarning)
             run(path)

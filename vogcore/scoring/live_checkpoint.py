@@ -15,6 +15,7 @@ from vogcore.errors import GradientError, StoreError
 from vogcore.scoring.companions import label_loss
 from vogcore.scoring.positions import Where, consecutive
 from vogcore.scoring.sources import EPS, as_numpy
+from vogcore.store._blocks import runs
 from vogcore.store.live import LiveFolder
 from vogcore.store.live_contents import LiveCheckpoint, Segment
 
@@ -60,8 +61,7 @@ class CheckpointUnderWay:
                 rows[:] = False
             elif shard in self._open:
                 rows[:] = ~self._open[shard].seen
-        edges = np.flatnonzero(np.diff(np.concatenate([[False], needed, [False]]).astype(np.int8)))
-        return [(int(start), int(stop)) for start, stop in edges.reshape(-1, 2)]
+        return runs(np.flatnonzero(needed))
 
     def add(self, where: Where, gradients: Any, logits: Any = None) -> None:
         """Add the gradients of some examples.

@@ -179,7 +179,7 @@ class Unfinished:
         if self._journal is None:
             return
         if error is None:
-            self._journal.remove()
+            self.saved()
             return
         done = sum(stop - start for start, stop in self._journal.finished)
         # Where the run never started, what the journal holds is another's.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -129,11 +128,11 @@ def pieces(start: int, stop: int, block_size: int) -> Iterator[tuple[int, int, i
         yield block, max(start, block * block_size), min(stop, (block + 1) * block_size)
 
 
-def runs(numbers: Sequence[int]) -> Iterator[tuple[int, int]]:
+def runs(numbers: Sequence[int] | npt.NDArray[np.integer]) -> list[tuple[int, int]]:
     """Consecutive numbers as pairs (first, behind the last); ``numbers`` rise."""
-    for _, group in itertools.groupby(enumerate(numbers), lambda pair: pair[1] - pair[0]):
-        run = [number for _, number in group]
-        yield run[0], run[-1] + 1
+    rising = np.asarray(numbers, np.int64)
+    parts = np.split(rising, np.flatnonzero(np.diff(rising) != 1) + 1) if rising.size else []
+    return [(int(part[0]), int(part[-1]) + 1) for part in parts]
 
 
 def create_blocks(

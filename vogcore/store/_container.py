@@ -6,6 +6,7 @@ positions. So the tables that HDF5 needs to open the file change only when a che
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -38,6 +39,7 @@ class Container:
 
     Attributes:
         disk: the file under it.
+        empty: there is nothing in it so far.
         cut_from: where an existing file ended, if that is before its end as HDF5 noted it; None for a whole file. What
             is missing reads as zeros.
 
@@ -53,18 +55,26 @@ class Container:
             self.disk.recover()
             head = bytearray(_END_AT.stop)
             self.disk.read(0, memoryview(head))
-            self.empty = not head.startswith(_SIGNATURE)
+            # A file gets its content in one step, so one that is not empty and does not begin as HDF5 is damaged, or
+            # somebody else's.
+            self.empty = self.disk.size == 0
             end = int.from_bytes(head[_END_AT], "little")
             # A length that no disk holds is damage; HDF5 says so itself.
-            if not self.empty and self.disk.size < end < 2**50:
+            if head.startswith(_SIGNATURE) and self.disk.size < end < 2**50:
                 self.cut_from = self.disk.size
                 self.disk.truncate(end)
         except BaseException:
             self.disk.close()
             raise
 
+    def settle(self) -> None:
+        """What was cut off has been noted in the file: from now on it may count as whole."""
+        self.disk.sync()
+        self.cut_from = None
+
     def clear(self) -> None:
         """Begin the file anew."""
+        self.cut_from = None
         self.disk.truncate(0)
         self.empty = True
 
@@ -108,6 +118,10 @@ class Container:
 
     def close(self) -> None:
         """Close the file and give up the lock."""
+        if self.cut_from is not None:
+            # Whoever opens it next has to know as well that its end is missing.
+            with contextlib.suppress(OSError):
+                self.disk.truncate(self.cut_from)
         self.disk.close()
 
 

@@ -4,30 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import h5py
 import numpy as np
 import numpy.typing as npt
 
 from vogcore._paths import check_output, finish_publishing, publish, reason
-from vogcore.errors import GradientError, OutputExistsError, SettingsError, StoreError, VogcoreWarning
+from vogcore.errors import GradientError, OutputExistsError, SettingsError, StoreError
+from vogcore.store._archive_file import ArchiveFile
 from vogcore.store._background import Background
-from vogcore.store._blocks import BFLOAT16, choose_block_size, convert, pieces, runs, stored_type
+from vogcore.store._blocks import choose_block_size, convert, pieces, runs, stored_type
 from vogcore.store._compression import filter_options
-from vogcore.store._container import Container
 from vogcore.store._dataset import BlockDataset
-from vogcore.store._hdf5 import encode_strings, to_json, write_header
-from vogcore.store._resume import Contents, differences
-from vogcore.store._tables import example_tables, write_checkpoints, write_classes, write_examples
-from vogcore.store.schema import GRADIENTS_FORMAT
-from vogcore.store.scores import CheckpointInfo, now, version
+from vogcore.store._hdf5 import encode_strings
+from vogcore.store._resume import Contents
+from vogcore.store._tables import example_tables
+from vogcore.store.scores import CheckpointInfo
 
 __all__ = ["GradientWriter"]
 
@@ -95,161 +90,59 @@ class GradientWriter:
         self.partial_path = self.path.with_name(self.path.name + ".partial")
         self.n_examples = int(n_examples)
         self.shape = tuple(int(length) for length in shape)
-        self.dtype, self._stored = stored_type(dtype)
+        self.dtype, stored = stored_type(dtype)
         if self.n_examples < 1 or any(length < 1 for length in self.shape):
             raise SettingsError(f"An archive of {n_examples} examples of shape {self.shape} would hold nothing.")
         if channel_axis is not None and not 1 <= channel_axis <= len(self.shape):
             raise SettingsError(f"The channel axis must be 1 to {len(self.shape)}, not {channel_axis}.")
-        self.block_size = choose_block_size(self.n_examples, self.shape, self._stored.itemsize, block_size)
-        self._compression = filter_options(compression)
+        self.block_size = choose_block_size(self.n_examples, self.shape, stored.itemsize, block_size)
+        filter_options(compression)  # known and installed, before there is a file
         self._overwrite = overwrite
-        self._checkpoints: list[CheckpointInfo] = []
-        self._named: list[bool] = []
-        self._logits: BlockDataset | None = None
         self._failed = self._closed = False
         ids_, labels_, names, count = example_tables(self.n_examples, labels, ids, classes)
-        self._contents = Contents(
+        contents = Contents(
             self.n_examples, self.shape, self.dtype, channel_axis, self.block_size, compression, settings or {}, ids_,
             labels_, names, count,
         )  # fmt: skip
         finish_publishing(self.partial_path, self.path)
         check_output(self.path, overwrite)
         self._background = Background(_QUEUE_BYTES, "vogcore-archive")
-        self._hasher = ThreadPoolExecutor(1, thread_name_prefix="vogcore-digest")
-        self._container = self._claim(resume)
+        with self._writing():
+            self._file = ArchiveFile(self.partial_path, contents, resume=resume, overwrite=overwrite)
+        # Those that have a name from the user; others are called by their number, and can be named later.
+        self._named = [info.name != str(index) for index, info in enumerate(self._file.checkpoints)]
         try:
-            with self._writing():
-                self._gradients = self._dataset("gradients", "", self._stored, self.shape)
-                if not self._container.empty:
-                    self._adopt()
-            self._begin(list(checkpoints), n_logits)
+            infos = list(checkpoints) or self._file.checkpoints
+            self._check_checkpoints(infos)
+            new = self._file.new_logits(n_logits) if n_logits is not None and self._file.logits is None else None
+            if new is not None or infos != self._file.checkpoints or not self._file.begun:
+                self._grow(infos, new)
+            self._named = self._named[: len(infos)] if not checkpoints else [True] * len(infos)
         except BaseException:
-            self._end_threads()
-            self._container.close()
+            self._end()
             raise
-
-    def _claim(self, resume: bool) -> Container:
-        """The .partial file, new or to be gone on with, and locked."""
-        there = os.path.lexists(self.partial_path)
-        if there and not (resume or self._overwrite):
-            raise OutputExistsError(
-                f"{self.partial_path} is left from an earlier run; go on with it (resume=True), move or delete it, or "
-                "replace it (overwrite=True, on the command line --overwrite)."
-            )
-        try:
-            container = Container(self.partial_path, create=True)
-        except OSError as error:
-            raise StoreError(f"Cannot write {self.partial_path}: {reason(error)}.") from error
-        try:
-            different = None if container.empty else self._difference(container, resume)
-            if different is not None:
-                if not self._overwrite:
-                    raise OutputExistsError(
-                        f"{self.partial_path} is left from a run that cannot be gone on with: {different}; do as "
-                        "before, move or delete the file, or replace it (overwrite=True, on the command line "
-                        "--overwrite)."
-                    )
-                container.clear()
-        except BaseException:
-            container.close()
-            raise
-        return container
-
-    def _difference(self, container: Container, resume: bool) -> str | None:
-        if not resume:
-            return "it is not to be resumed"
-        try:
-            found = Contents.read(self.partial_path)
-        except StoreError:
-            if self._overwrite:
-                return "it is damaged"
-            raise
-        return differences(found, self._contents)
-
-    def _dataset(self, name: str, prefix: str, dtype: np.dtype, shape: tuple[int, ...]) -> BlockDataset:
-        return BlockDataset(
-            self._container, name, prefix, dtype, self.n_examples, shape, self.block_size, self._compression,
-            self._hasher,
-        )  # fmt: skip
-
-    def _begin(self, checkpoints: list[CheckpointInfo], n_logits: int | None) -> None:
-        resumed = not self._container.empty
-        created = []
-        if n_logits is not None and self._logits is None:
-            created.append(self._dataset("logits", "logits_", np.dtype("<f4"), (n_logits,)))
-        if not resumed:
-            self._check_checkpoints(checkpoints)
-            self._checkpoints, self._named = checkpoints, [True] * len(checkpoints)
-            created.append(self._gradients)
-        if created:
-            self._grow(created)
-        if created and created[0] is not self._gradients:
-            self._logits = created[0]
-        if resumed and checkpoints:
-            self.set_checkpoints(checkpoints)
-
-    def _create(self, file: h5py.File) -> None:
-        contents = self._contents
-        write_header(file, GRADIENTS_FORMAT, version(), now(), contents.settings)
-        write_examples(file, contents.ids, contents.labels)
-        write_classes(file, contents.classes, contents.class_count)
-        self._gradients.create(file)
-        attributes = file["gradients"].attrs
-        attributes["block_size"] = self.block_size
-        attributes["bfloat16"] = self.dtype == BFLOAT16
-        if contents.channel_axis is not None:
-            attributes["channel_axis"] = contents.channel_axis
-        if contents.compression is not None:
-            attributes["compression"] = contents.compression
-
-    def _adopt(self) -> None:
-        """Take over what an earlier run has left."""
-        self._checkpoints = Contents.checkpoints(self.partial_path)
-        self._named = [True] * len(self._checkpoints)
-        with h5py.File(self.partial_path, "r", locking=False) as file:
-            self._gradients.adopt(file)
-            if "logits" in file:
-                self._logits = self._dataset("logits", "logits_", np.dtype("<f4"), file["logits"].shape[2:])
-                self._logits.adopt(file)
-        if self._container.cut_from is not None:
-            for blocks in self._datasets():
-                lost = blocks.forget(self._container.cut_from)
-                if lost:
-                    checkpoint, block = lost[0]
-                    first = block * self.block_size
-                    warnings.warn(
-                        f"{self.partial_path} was cut short: {len(lost)} of its blocks of {blocks.name} are lost, the "
-                        f"first at checkpoint {self._checkpoints[checkpoint].name!r} from example {first} on; they "
-                        "have to be written again.",
-                        VogcoreWarning,
-                        stacklevel=4,
-                    )
-                blocks.mark()
-
-    def _datasets(self) -> list[BlockDataset]:
-        return [self._gradients] + ([self._logits] if self._logits is not None else [])
 
     @property
     def checkpoints(self) -> list[CheckpointInfo]:
         """The checkpoints so far: announced or written to."""
-        return list(self._checkpoints)
+        return list(self._file.checkpoints)
 
     @property
     def n_checkpoints(self) -> int:
         """Number of checkpoints so far: announced or written to."""
-        return len(self._checkpoints)
+        return len(self._file.checkpoints)
 
     def missing(self, checkpoint: int) -> list[tuple[int, int]]:
         """Examples of a checkpoint that have not been written: runs (start, stop), whole blocks unless at the end.
 
         Rows of a block that is not complete count as missing.
         """
-        blocks = np.zeros(self._gradients.n_blocks, dtype=bool)
-        for dataset in self._datasets():
+        blocks = np.zeros(self._file.gradients.n_blocks, dtype=bool)
+        for dataset in self._file.datasets:
             blocks |= ~dataset.coverage.complete[checkpoint]
         return [
             (first * self.block_size, min(last * self.block_size, self.n_examples))
-            for first, last in runs(np.flatnonzero(blocks).tolist())
+            for first, last in runs(np.flatnonzero(blocks))
         ]
 
     def set_checkpoints(self, checkpoints: Sequence[CheckpointInfo]) -> None:
@@ -262,11 +155,9 @@ class GradientWriter:
         infos = list(checkpoints)
         self._check_open()
         self._check_checkpoints(infos)
-        if infos == self._checkpoints:
-            return
-        self._checkpoints = infos
+        if infos != self._file.checkpoints:
+            self._grow(infos)
         self._named = [True] * len(infos)
-        self._grow()
 
     def _check_checkpoints(self, infos: list[CheckpointInfo]) -> None:
         if len(infos) < self.n_checkpoints:
@@ -274,7 +165,7 @@ class GradientWriter:
         if len({info.name for info in infos}) < len(infos):
             raise GradientError("Two checkpoints have the same name; give every checkpoint its own.")
         encode_strings([text for info in infos for text in (info.name, info.sha256)], "checkpoints")
-        for index, (old, named) in enumerate(zip(self._checkpoints, self._named, strict=True)):
+        for index, (old, named) in enumerate(zip(self._file.checkpoints, self._named, strict=True)):
             if named and infos[index].name != old.name:
                 raise GradientError(f"Checkpoint {index} is {old.name!r} already, not {infos[index].name!r}.")
             if old.sha256 and infos[index].sha256 not in ("", old.sha256):
@@ -306,8 +197,8 @@ class GradientWriter:
         array = np.asarray(block)
         start = self._check_rows("gradients", array, start, self.shape)
         rows = convert(array, self.dtype)
-        index = self._index(checkpoint, self._gradients, start, start + len(rows))
-        self._queue(self._gradients, index, start, rows, copy and np.may_share_memory(rows, array))
+        index = self._index(checkpoint, self._file.gradients, start, start + len(rows))
+        self._queue(self._file.gradients, index, start, rows, copy and np.may_share_memory(rows, array))
 
     def write_logits(self, checkpoint: int | str, start: int, logits: npt.ArrayLike, *, copy: bool = True) -> None:
         """Write the logits (b, C) of some examples at one checkpoint, stored as float32.
@@ -322,16 +213,16 @@ class GradientWriter:
         array = np.asarray(logits)
         if array.ndim != 2 or array.shape[1] < 1:
             raise GradientError(f"Logits must have the shape (examples, classes), not {array.shape}.")
-        n_logits = array.shape[1] if self._logits is None else self._logits.shape[0]
+        known = self._file.logits
+        n_logits = array.shape[1] if known is None else known.shape[0]
         start = self._check_rows("logits", array, start, (n_logits,))
         rows = convert(array, "float32")
-        if self._logits is None:
-            # Not to be seen by the writing thread before the file has a place for it.
-            created = self._dataset("logits", "logits_", np.dtype("<f4"), (n_logits,))
-            self._grow([created])
-            self._logits = created
-        index = self._index(checkpoint, self._logits, start, start + len(rows))
-        self._queue(self._logits, index, start, rows, copy and np.may_share_memory(rows, array))
+        if known is None:
+            self._grow(self._file.checkpoints, self._file.new_logits(n_logits))
+        blocks = self._file.logits
+        assert blocks is not None
+        index = self._index(checkpoint, blocks, start, start + len(rows))
+        self._queue(blocks, index, start, rows, copy and np.may_share_memory(rows, array))
 
     def _queue(self, blocks: BlockDataset, index: int, start: int, rows: npt.NDArray, copy: bool) -> None:
         if copy:
@@ -345,8 +236,8 @@ class GradientWriter:
 
             def write(block: int = block, piece: npt.NDArray = piece, o: int = offset, c: bool = completes) -> None:
                 blocks.write(index, block, o, piece, c)
-                if c and self._gradients.unmarked_bytes >= _SYNC_BYTES:
-                    self._mark()
+                if c and self._file.gradients.unmarked_bytes >= _SYNC_BYTES:
+                    self._file.mark()
 
             self._background.submit(write, piece.nbytes)
         self._check_failure()
@@ -359,18 +250,8 @@ class GradientWriter:
         """
         self._check_open()
         with self._writing():
-            self._background.run(self._mark)
+            self._background.run(self._file.mark)
         self._check_failure()
-
-    def _mark(self) -> None:
-        # In this order a block is never marked before it is on disk, whatever happens in between.
-        for blocks in self._datasets():
-            blocks.flush()
-            blocks.note_digests()
-        self._container.disk.sync()
-        for blocks in self._datasets():
-            blocks.mark()
-        self._container.disk.sync()
 
     def _check_rows(self, what: str, array: npt.NDArray, start: int, shape: tuple[int, ...]) -> int:
         if array.ndim != 1 + len(shape) or array.shape[1:] != shape:
@@ -384,7 +265,7 @@ class GradientWriter:
     def _index(self, checkpoint: int | str, blocks: BlockDataset, start: int, stop: int) -> int:
         """Index of a checkpoint, added where it is new; refuses rows that have been written before."""
         if isinstance(checkpoint, str):
-            names = [info.name for info in self._checkpoints]
+            names = [info.name for info in self._file.checkpoints]
             index = names.index(checkpoint) if checkpoint in names else len(names)
         else:
             index = int(checkpoint)
@@ -395,70 +276,20 @@ class GradientWriter:
                 )
         if index == self.n_checkpoints:
             encode_strings([str(checkpoint)], "checkpoints/name")
-            self._checkpoints.append(CheckpointInfo(str(checkpoint)))
+            self._grow([*self._file.checkpoints, CheckpointInfo(str(checkpoint))])
             self._named.append(isinstance(checkpoint, str))
-            self._grow()
         taken = blocks.coverage.first_overlap(index, start, stop)
         if taken is not None:
-            name = self._checkpoints[index].name
+            name = self._file.checkpoints[index].name
             raise GradientError(
                 f"The {blocks.name} of example {taken} at checkpoint {name!r} have been written already."
             )
         return index
 
-    def _grow(self, created: Sequence[BlockDataset] = ()) -> None:
-        """Room for the checkpoints so far, and their names, in the file; all of it at once."""
-        k = self.n_checkpoints
-        growing = [
-            blocks for blocks in {*self._datasets(), *created} if len(blocks.coverage.complete) < k or blocks in created
-        ]
-        self._require_space(growing, k)
-        for blocks in growing:
-            blocks.coverage.grow(k)
-
-        def change(file: h5py.File) -> None:
-            if self._container.empty:
-                self._create(file)
-            if "checkpoints" in file:
-                del file["checkpoints"]
-            if k:
-                write_checkpoints(file, self._checkpoints)
-            # The smaller one first: a file that is cut short loses its end.
-            for blocks in sorted(growing, key=BlockDataset.block_bytes):
-                if blocks.name not in file:
-                    blocks.create(file)
-                blocks.grow(file, k)
-
+    def _grow(self, checkpoints: Sequence[CheckpointInfo], logits: BlockDataset | None = None) -> None:
         with self._writing():
-            if self._container.empty:
-                self._container.create(change, *self._sizes(growing, k))
-            else:
-                self._background.run(lambda: self._container.change(change))
+            self._background.run(lambda: self._file.grow(checkpoints, logits))
         self._check_failure()
-
-    def _sizes(self, growing: Sequence[BlockDataset], k: int) -> tuple[int, int]:
-        """Bytes of HDF5's tables and of what lies behind them, at most."""
-        blocks = sum(k * dataset.n_blocks for dataset in growing)
-        # An entry of HDF5's index of chunks (B-tree version 1), in nodes that are at least half full, and the headers.
-        tables = 65536 + 2 * blocks * (8 * (len(self.shape) + 4) + 8)
-        contents = self._contents
-        tables += contents.ids.nbytes + contents.labels.nbytes + len(to_json(contents.settings))
-        tables += sum(256 + 4 * len(name) for name in contents.classes) + 1024 * k
-        data = sum(k * dataset.n_blocks * dataset.block_bytes() for dataset in growing) + 16 * blocks
-        return tables, 0 if self._compression is not None else data
-
-    def _require_space(self, growing: Sequence[BlockDataset], k: int) -> None:
-        if self._compression is not None:
-            return
-        needed = sum(
-            blocks.block_bytes() * (k * blocks.n_blocks - int(blocks.coverage.complete.sum())) for blocks in growing
-        )
-        free = shutil.disk_usage(self.partial_path.parent).free
-        if needed > free:
-            raise StoreError(
-                f"The gradients of {k} checkpoints need {needed / 1e9:.1f} GB for {self.path}, and the disk has "
-                f"{free / 1e9:.1f} GB left; free some space, or write elsewhere or as float16."
-            )
 
     def _check_open(self) -> None:
         self._check_failure()
@@ -492,35 +323,34 @@ class GradientWriter:
         """
         if self._closed:
             return
-        missing = self._first_missing()
-        failed = self._failed
+        missing, failed = self._first_missing(), self._failed
         try:
             self._finish()
+            if failed:
+                raise StoreError(f"Writing {self.path} failed; what was written before is kept in {self.partial_path}.")
+            if missing:
+                raise GradientError(
+                    f"The archive is not complete: {missing}; what there is is kept in {self.partial_path}."
+                )
+            self._publish()
         finally:
             self._end()
-        if failed:
-            raise StoreError(f"Writing {self.path} failed; what was written before is kept in {self.partial_path}.")
-        if missing:
-            self._container.close()
-            raise GradientError(
-                f"The archive is not complete: {missing}; what there is is kept in {self.partial_path}."
-            )
+
+    def _publish(self) -> None:
         try:
             publish(self.partial_path, self.path, self._overwrite)
         except OSError as error:
             raise StoreError(
                 f"Cannot give {self.partial_path} its name {self.path.name}: {reason(error)}; rename it yourself."
             ) from error
-        finally:
-            self._container.close()
 
     def _first_missing(self) -> str | None:
         if not self.n_checkpoints:
             return "no checkpoint has been written"
-        for blocks in self._datasets():
+        for blocks in self._file.datasets:
             missing = blocks.coverage.first_missing()
             if missing is not None:
-                name = self._checkpoints[missing[0]].name
+                name = self._file.checkpoints[missing[0]].name
                 return f"the {blocks.name} of checkpoint {name!r} are missing from example {missing[1]} on"
         return None
 
@@ -529,19 +359,14 @@ class GradientWriter:
         if self._failed:
             return
         with self._writing():
-            self._background.run(self._mark)
-            if self._background.error is None:
-                for blocks in self._datasets():
-                    blocks.spill()
+            self._background.run(self._file.mark)
+            self._background.run(self._file.spill)
         self._check_failure()
 
     def _end(self) -> None:
         self._closed = True
-        self._end_threads()
-
-    def _end_threads(self) -> None:
         self._background.close()
-        self._hasher.shutdown(wait=True)
+        self._file.close()
 
     def __enter__(self) -> GradientWriter:
         return self
@@ -559,5 +384,4 @@ class GradientWriter:
                     self._finish()
             finally:
                 self._end()
-                self._container.close()
         error.add_note(f"The gradients computed so far are kept in {self.partial_path}.")
