@@ -62,6 +62,8 @@ def input_gradients(
         if not model.built:
             first = data.read(0, 1) if hasattr(data, "read") else data[:1]
             model.build((None, *np.shape(first)[1:]))
+        # During fit the variables are taken away from the model until they are asked back.
+        getattr(model, "jax_state_sync", lambda: None)()
         parts = (model.trainable_variables, model.non_trainable_variables)
         state = [[variable.value for variable in part] for part in parts]
         blocks = native_jax.input_gradients(
