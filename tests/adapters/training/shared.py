@@ -1,14 +1,15 @@
 """What the training programs of this folder share: data, the order of batches, and the files that the tests read.
 
 Each program is run by tests/adapters/test_training.py in the environment of its framework, as
-``python train_<framework>.py FOLDER``. It trains a small network twice from the same seed, once without and once with
-an exporter, and computes the input gradients at the exported steps by its framework's own differentiation.
+``python train_<framework>.py FOLDER``. It trains a small network twice from the same seed, once as it is and once with
+an exporter. At the exported steps of the second training it computes the input gradients twice: by the adapter for
+native gradients, and by hand with what the framework offers.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,8 +58,14 @@ def equal(plain: Sequence[Any], watched: Sequence[Any]) -> bool:
     return all(np.array_equal(np.asarray(a), np.asarray(b)) for a, b in zip(plain, watched, strict=True))
 
 
-def finish(gradients: Sequence[np.ndarray], undisturbed: bool, **more: np.ndarray) -> None:
-    """Write what the tests compare: gradients (K, N, ...), the comparison of the two trainings, and the data."""
+def whole(blocks: Iterable[tuple[int, np.ndarray, np.ndarray]]) -> np.ndarray:
+    """The gradients (N, ...) of one checkpoint out of the blocks of an adapter."""
+    return np.concatenate([gradients for _, gradients, _ in blocks])
+
+
+def finish(found: Sequence[tuple[np.ndarray, np.ndarray]], undisturbed: bool, **more: np.ndarray) -> None:
+    """Write what the tests compare: gradients (K, N, ...) by both ways, how the two trainings compare, and the data."""
     x, y = load_digits()
-    np.savez(folder() / "native.npz", gradients=np.stack(gradients), undisturbed=undisturbed, **more)
+    native, by_hand = (np.stack(gradients) for gradients in zip(*found, strict=True))
+    np.savez(folder() / "native.npz", gradients=native, by_hand=by_hand, undisturbed=undisturbed, **more)
     np.savez(folder() / "train.npz", x=x[:COUNT], y=y[:COUNT])

@@ -6,7 +6,10 @@ import copy
 
 import numpy as np
 import torch
+from shared import whole
 from torch import nn
+
+from vogcore_adapters.native_torch import input_gradients
 
 
 def network() -> nn.Module:
@@ -17,13 +20,13 @@ def network() -> nn.Module:
     )  # fmt: skip
 
 
-def gradient(model: nn.Module, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """d logit of the label / d input by autograd, of a copy in evaluation mode."""
+def gradients(model: nn.Module, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """d logit of the label / d input by the adapter, and by autograd of a copy in evaluation mode."""
     given = torch.tensor(x, requires_grad=True)
     logits = copy.deepcopy(model).eval()(given)
     logits = getattr(logits, "logits", logits)
     (result,) = torch.autograd.grad(logits.gather(1, torch.tensor(y)[:, None]).sum(), given)
-    return result.numpy()
+    return whole(input_gradients(model, x, y, batch_size=64)), result.numpy()
 
 
 def state(model: nn.Module) -> list[np.ndarray]:

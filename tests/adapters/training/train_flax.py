@@ -10,9 +10,10 @@ import numpy as np
 import optax
 from flax import nnx
 from jax import numpy as jnp
-from shared import STEPS, batches, digits, equal, finish, folder, options
+from shared import STEPS, batches, digits, equal, finish, folder, options, whole
 
 from vogcore_adapters.jax import CheckpointExporter
+from vogcore_adapters.native_jax import input_gradients
 
 LAYOUT = "nhw->nhwc"
 
@@ -33,10 +34,12 @@ class Network(nnx.Module):
         return self.linear(x.reshape(x.shape[0], -1))
 
 
-def gradient(model: Network, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+def gradients(model: Network, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """d logit of the label / d input by the adapter, and by jax.grad of a copy in evaluation mode."""
     twin = nnx.merge(*nnx.split(model))
     twin.eval()
-    return np.asarray(jax.grad(lambda inputs: jnp.take_along_axis(twin(inputs), y[:, None], 1).sum())(jnp.asarray(x)))
+    by_hand = jax.grad(lambda inputs: jnp.take_along_axis(twin(inputs), y[:, None], 1).sum())(jnp.asarray(x))
+    return whole(input_gradients(model, x, y, batch_size=64)), np.asarray(by_hand)
 
 
 @nnx.jit
@@ -47,23 +50,23 @@ def update(model, optimizer, inputs, labels):
     optimizer.update(model, nnx.grad(loss)(model))
 
 
-def train(export: bool) -> tuple[list[np.ndarray], list[np.ndarray]]:
+def train(export: bool) -> tuple[list[np.ndarray], list[tuple[np.ndarray, np.ndarray]]]:
     x, y = digits(LAYOUT)
     model = Network(nnx.Rngs(0))
     optimizer = nnx.Optimizer(model, optax.sgd(0.1, momentum=0.9), wrt=nnx.Param)
     exporter = CheckpointExporter(folder() / "ckpts", x.shape[1:], **options(LAYOUT)) if export else None
-    gradients: list[np.ndarray] = []
+    found = []
     for epoch in batches(x, y):
         for inputs, labels in epoch:
             update(model, optimizer, inputs, labels)
             if exporter and exporter.step(model):
-                gradients.append(gradient(model, x, y))
+                found.append(gradients(model, x, y))
         if exporter and exporter.end_epoch(model):
-            gradients.append(gradient(model, x, y))
+            found.append(gradients(model, x, y))
     assert not model.dropout.deterministic
     leaves = jax.tree.leaves(nnx.state(model))  # the counters and keys of the random streams among them
     raw = [jax.random.key_data(v) if jnp.issubdtype(v.dtype, jax.dtypes.prng_key) else v for v in leaves]
-    return [np.asarray(leaf) for leaf in raw], gradients
+    return [np.asarray(leaf) for leaf in raw], found
 
 
 def carry(source: Path) -> None:

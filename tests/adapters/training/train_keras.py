@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import keras
 import numpy as np
-from shared import BATCH, EPOCHS, digits, equal, finish, folder, options
+from shared import BATCH, EPOCHS, digits, equal, finish, folder, options, whole
 
 from vogcore_adapters.keras import ExportCheckpoints
+from vogcore_adapters.native_keras import input_gradients
 
 LAYOUT = "nhw->nhwc"
 
@@ -52,16 +53,17 @@ class Gradients(keras.callbacks.Callback):
 
     def __init__(self, exporter) -> None:
         super().__init__()
-        self.exporter, self.weights = exporter, []
+        self.exporter, self.found = exporter, []
 
     def on_train_batch_end(self, batch, logs=None):
-        if len(self.exporter.exports) > len(self.weights):
-            self.weights.append(self.model.get_weights())
+        if len(self.exporter.exports) > len(self.found):
+            blocks = input_gradients(self.model, *digits(LAYOUT), batch_size=64)
+            self.found.append((whole(blocks), self.model.get_weights()))
 
     on_epoch_end = on_train_batch_end
 
 
-def train(export: bool) -> tuple[list[np.ndarray], list[np.ndarray]]:
+def train(export: bool) -> tuple[list[np.ndarray], list[tuple[np.ndarray, np.ndarray]]]:
     keras.utils.set_random_seed(0)
     x, y = digits(LAYOUT)
     model, callbacks = network(), []
@@ -71,12 +73,12 @@ def train(export: bool) -> tuple[list[np.ndarray], list[np.ndarray]]:
         callbacks = [callback, Gradients(callback.exporter)]
     model.fit(x, y, BATCH, EPOCHS, verbose=0, callbacks=callbacks)
     state = [*model.get_weights(), *(np.asarray(keras.ops.convert_to_numpy(v)) for v in model.non_trainable_variables)]
-    gradients = []
-    for weights in callbacks[1].weights if export else []:
+    found = []
+    for native, weights in callbacks[1].found if export else []:
         twin = keras.models.clone_model(model)
         twin.set_weights(weights)
-        gradients.append(gradient(twin, x, y))
-    return state, gradients
+        found.append((native, gradient(twin, x, y)))
+    return state, found
 
 
 plain, watched = train(False), train(True)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from shared import BATCH, EPOCHS, digits, equal, finish, folder, options
 from torch import nn
-from torch_network import gradient, network, state
+from torch_network import gradients, network, state
 
 from vogcore_adapters.lightning import ExportCheckpoints
 
@@ -40,13 +40,13 @@ class Gradients(lightning.Callback):
 
     def on_train_batch_end(self, trainer, module, *_):
         if len(self.exporter.exports) > len(self.found):
-            self.found.append(gradient(module, *digits(LAYOUT)))
+            self.found.append(gradients(module, *digits(LAYOUT)))
 
     def on_train_epoch_end(self, trainer, module):
         self.on_train_batch_end(trainer, module)
 
 
-def train(export: bool) -> tuple[list[np.ndarray], list[np.ndarray]]:
+def train(export: bool) -> tuple[list[np.ndarray], list[tuple[np.ndarray, np.ndarray]]]:
     torch.manual_seed(0)
     x, y = digits(LAYOUT)
     loader = torch.utils.data.DataLoader(

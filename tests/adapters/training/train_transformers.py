@@ -7,7 +7,7 @@ import tempfile
 import numpy as np
 import torch
 from shared import BATCH, EPOCHS, digits, equal, finish, folder, options
-from torch_network import gradient, state
+from torch_network import gradients, state
 from transformers import Trainer, TrainerCallback, TrainingArguments, ViTConfig, ViTForImageClassification, set_seed
 
 from vogcore_adapters.transformers import ExportCheckpoints
@@ -23,12 +23,12 @@ class Gradients(TrainerCallback):
 
     def on_step_end(self, args, state, control, model=None, **_):
         if len(self.exporter.exports) > len(self.found):
-            self.found.append(gradient(model, *digits(LAYOUT)))
+            self.found.append(gradients(model, *digits(LAYOUT)))
 
     on_epoch_end = on_step_end
 
 
-def train(export: bool) -> tuple[list[np.ndarray], list[np.ndarray]]:
+def train(export: bool) -> tuple[list[np.ndarray], list[tuple[np.ndarray, np.ndarray]]]:
     set_seed(0)
     x, y = digits(LAYOUT)
     config = ViTConfig(
