@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 from vogcore.errors import ModelError, SettingsError
 from vogcore_adapters import exporter
 from vogcore_adapters._jax_pooling import pool_over_windows_only
-from vogcore_adapters._missing import missing
+from vogcore_adapters._require import missing
 
 if TYPE_CHECKING:
     import onnx

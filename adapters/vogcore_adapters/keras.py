@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from vogcore.errors import ModelError
 from vogcore_adapters import exporter
-from vogcore_adapters._missing import missing
+from vogcore_adapters._require import missing, missing_keras
 from vogcore_adapters.schedule import Moment
 
 try:
     import keras
 except ImportError as error:
-    raise missing(error, "keras", "The Keras callback") from error
+    raise missing_keras(error, "The Keras callback") from error
 
 if TYPE_CHECKING:
     import onnx

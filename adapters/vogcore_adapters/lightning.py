@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 from vogcore.errors import DataError
 from vogcore_adapters import exporter
 from vogcore_adapters import torch as torch_adapter
-from vogcore_adapters._missing import missing
+from vogcore_adapters._require import missing
 from vogcore_adapters.schedule import Moment
 
 try:

@@ -16,7 +16,7 @@ from vogcore.errors import CheckpointError, ModelError
 from vogcore.scoring.native import NativeCheckpoint, gradient_blocks, logit_cotangent
 from vogcore.store import CheckpointInfo
 from vogcore_adapters import native_jax, native_torch
-from vogcore_adapters._missing import missing
+from vogcore_adapters._require import missing_keras
 
 __all__ = ["checkpoint_gradients", "input_gradients"]
 
@@ -195,5 +195,5 @@ def _import_keras() -> Any:
     try:
         import keras
     except ImportError as error:
-        raise missing(error, "keras", "The gradient of a Keras model") from error
+        raise missing_keras(error, "The gradient of a Keras model") from error
     return keras

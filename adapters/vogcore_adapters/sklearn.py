@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from vogcore.errors import DataError, ModelError
 from vogcore_adapters import exporter
-from vogcore_adapters._missing import missing
+from vogcore_adapters._require import missing
 
 if TYPE_CHECKING:
     import numpy.typing as npt

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from vogcore._checkpoint import checkpoint_metadata, save_checkpoint
 from vogcore.errors import DataError, ModelError, SettingsError
 from vogcore_adapters import exporter
-from vogcore_adapters._missing import missing
+from vogcore_adapters._require import missing
 
 if TYPE_CHECKING:
     from typing import Unpack

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 from vogcore._checkpoint import WRT_KEY
 from vogcore_adapters import exporter
 from vogcore_adapters import torch as torch_adapter
-from vogcore_adapters._missing import missing
+from vogcore_adapters._require import missing
 from vogcore_adapters.schedule import Moment
 
 try:

@@ -1,5 +1,6 @@
 """The adapters as a package: where it lies and what importing it costs."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -49,24 +50,45 @@ def test_importing_an_adapter_imports_no_framework():
         ("keras", "from vogcore_adapters.keras import ExportCheckpoints"),
         ("jax", "from vogcore_adapters.jax import CheckpointExporter; CheckpointExporter('ckpts', (3,))"),
         ("sklearn", "from vogcore_adapters.sklearn import CheckpointExporter; CheckpointExporter('ckpts', [[1.0]])"),
+        ("torch", "from vogcore_adapters.native_torch import input_gradients; next(input_gradients(None, [], []))"),
+        ("jax", "from vogcore_adapters.native_jax import input_gradients; next(input_gradients(None, [], []))"),
+        ("keras", "from vogcore_adapters.native_keras import input_gradients; next(input_gradients(None, [], []))"),
     ],
 )
 def test_a_missing_framework_is_one_sentence_that_names_the_extra(extra, statement, tmp_path):
+    message = refused(statement, tmp_path, *FRAMEWORKS)
+    assert re.fullmatch(rf".+ needs \w+, which cannot be imported here \(.+\): .* 'vogcore\[{extra}\]'\.", message)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("statement", [
+    "from vogcore_adapters.keras import ExportCheckpoints",
+    "from vogcore_adapters.native_keras import input_gradients; next(input_gradients(None, [], []))",
+])  # fmt: skip
+@pytest.mark.parametrize(
+    ("backend", "install"),
+    [("tensorflow", "tensorflow"), ("jax", r"'vogcore\[jax\]'"), ("torch", r"'vogcore\[torch\]'")],
+)
+def test_keras_without_its_backend(statement, backend, install, require, tmp_path, monkeypatch):
+    require("keras-torch")
+    monkeypatch.setenv("KERAS_BACKEND", backend)
+    message = refused(statement, tmp_path, backend)
+    assert re.fullmatch(rf".+ needs {backend}, the backend of Keras, .* pip install {install}, or .*\.", message)
+
+
+def refused(statement: str, folder: Path, *blocked: str) -> str:
+    """The message of the error that the statements raise where some packages cannot be imported."""
     body = "\n".join(f"    {part.strip()}" for part in statement.split(";"))
     program = f"""
 import os
-os.chdir({str(tmp_path)!r})
+os.chdir({str(folder)!r})
 from vogcore import VogcoreError
 try:
 {body}
 except VogcoreError as error:
     print(error)
 """
-    message = run(program, *FRAMEWORKS)
-    assert message.count("\n") == 0
-    assert message.endswith(f"install it with: pip install --upgrade 'vogcore[{extra}]'")
-    assert "missing" in message
-    assert list(tmp_path.iterdir()) == []
+    return run(program, *blocked)
 
 
 def test_an_unknown_adapter_is_an_attribute_error():
