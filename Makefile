@@ -25,6 +25,7 @@ lint: env
 # the variable, a framework that is missing is a failure.
 test: env lint .venv-zoo-jax/.installed .venv-zoo-keras/.installed
 	VOGCORE_REQUIRE_FRAMEWORKS=1 $(BIN)/python -m pytest
+	$(MAKE) native
 
 # SUITE=speed times gradients and kernels and needs no data; without it the whole job runs on Fashion-MNIST, in the folder DATA.
 bench: env
