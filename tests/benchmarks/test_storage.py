@@ -41,8 +41,8 @@ def test_the_table_counts_bytes_of_float32_gradients():
     described = {"created": "2026-11-25", "gigabytes": 1.0, "rounds": 3, "versions": {"python": "3"}}
     text = storage.report({"results": results, "machine": {"processor": "P", "cores": 2}, **described})
     lines = text.splitlines()
-    assert "| plain writes | 0.50 | 100% | 1.00 | 2.00 |" in lines
-    assert "| archive, float16 | 0.25 | 100% | 4.00 | 2.00 |" in lines
+    assert "| plain writes | 0.50 | 1.00 | 100% | 100% | 1.00 | 2.00 |" in lines
+    assert "| archive, float16 | 0.25 | 0.50 | 50% | 50% | 5.00 | 2.00 |" in lines
     for a, b in itertools.pairwise(list(storage.CONTENDERS)):
         assert text.index(a) < text.index(b)
 

@@ -146,8 +146,9 @@ def main() -> None:
             missing += 1
             path.parent.mkdir(parents=True, exist_ok=True)
             value.save(path)
-    for dtype in ("float32", "float16", "bfloat16"):
-        path = HERE / f"archive/v1/{dtype}.h5"
+    # The first three were written before archives had XXH3 digests.
+    for name, dtype in {**{dtype: dtype for dtype in ("float32", "float16", "bfloat16")}, "xxh3": "bfloat16"}.items():
+        path = HERE / f"archive/v1/{name}.h5"
         if not path.exists():
             missing += 1
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -67,7 +67,7 @@ def run(n, k):
 
 
 # What an archive holds back on its way to the disk is bounded as well, by more than these runs would fill.
-_writer._QUEUE_BYTES = _dataset._OPEN_BYTES = 1 << 20
+_writer._QUEUE_BYTES = 1 << 20
 run(200, 2)  # compiles, imports
 tracemalloc.start()
 before = tracemalloc.get_traced_memory()[0]

@@ -36,6 +36,13 @@ def test_an_incomplete_archive_keeps_its_name_back_and_says_what_is_missing(tmp_
         open_gradients(tmp_path / "g.h5.partial")
 
 
+def test_a_digest_of_a_later_version_is_named(saved):
+    with h5py.File(saved, "r+") as file:
+        file["gradients"].attrs["digest"] = "sha3"
+    with pytest.raises(StoreError, match=r"g\.h5 has digests of the kind 'sha3', which this version lacks"):
+        open_gradients(saved)
+
+
 def test_missing_logits_and_no_checkpoint_at_all(tmp_path):
     writer = GradientWriter(tmp_path / "a.h5", 3, ())
     writer.write(0, 0, np.zeros(3))

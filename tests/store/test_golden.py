@@ -10,7 +10,7 @@ import h5py
 import numpy as np
 import pytest
 
-from vogcore.store import open_gradients, open_scores
+from vogcore.store import GradientWriter, open_gradients, open_scores
 
 SHA256 = {
     "scores/v1/full.h5": "ff5fc40218779827c5910f5384a34ed213eb23d044ca61e0486257c26c1cdbf5",
@@ -19,6 +19,7 @@ SHA256 = {
     "archive/v1/float32.h5": "18a41c2307fc1e920ced41ff8114db338e126d2d355d3ce326a039d35c7515dc",
     "archive/v1/float16.h5": "2a4b32bb4b9227f1b8231a0ab00b6872210a97e05459b6767e4f79f2499e3199",
     "archive/v1/bfloat16.h5": "e188dc4ae6a8c9ae64bdd7757cf05702769a0207eb732efe1631a15dc5f9f1e9",
+    "archive/v1/xxh3.h5": "ca704b571d36f6c0038ed354e3d04179e6b99b5574aab3a17ca422ef70e271ee",
 }
 
 
@@ -53,9 +54,10 @@ def test_golden_scores(golden, assert_equal):
     assert minimal.hardest(2).tolist() == [0, 2]
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
-def test_golden_archives(golden, dtype):
-    with open_gradients(golden.folder / f"archive/v1/{dtype}.h5") as archive:
+@pytest.mark.parametrize("name", ["float32", "float16", "bfloat16", "xxh3"])
+def test_golden_archives(golden, name):
+    dtype = "bfloat16" if name == "xxh3" else name
+    with open_gradients(golden.folder / f"archive/v1/{name}.h5") as archive:
         assert (archive.n_checkpoints, archive.n_examples, archive.shape) == (3, 6, (2, 2, 3))
         assert (archive.dtype, archive.channel_axis, archive.block_size) == (dtype, 3, 4)
         assert archive.checkpoints == golden.checkpoints()
@@ -74,6 +76,26 @@ def test_golden_archives(golden, dtype):
                 np.testing.assert_array_equal(archive.read_logits(k, 0, 6), golden.logits()[k])
                 block = (block.astype(np.uint32) << 16).view(np.float32)
             np.testing.assert_array_equal(block, expected)
+
+
+def test_an_archive_that_was_begun_with_other_digests_is_gone_on_with(golden, tmp_path):
+    partial = shutil.copy(golden.folder / "archive/v1/float32.h5", tmp_path / "g.h5.partial")
+    with h5py.File(partial, "r+") as file:
+        assert "digest" not in file["gradients"].attrs
+        digest = int(file["digest"][2, 1])
+        file["done"][2, 1], file["digest"][2, 1] = False, 0
+        file["gradients"][2, 4:] = 0
+    writer = GradientWriter(
+        tmp_path / "g.h5", 6, (2, 2, 3), labels=[0, 1, 0, 1, 0, -1], classes=["cat", "dog"], channel_axis=3,
+        block_size=4, ids=["a", "bb", "ccc", "é", "", "图"], settings={"of": "logit"}, resume=True,
+    )  # fmt: skip
+    with writer:
+        assert [writer.missing(k) for k in range(3)] == [[], [], [(4, 6)]]
+        writer.write(2, 4, golden.gradients(np.float32)[2, 4:])
+    with h5py.File(tmp_path / "g.h5") as file:
+        assert int(file["digest"][2, 1]) == digest
+    with open_gradients(tmp_path / "g.h5") as archive:
+        np.testing.assert_array_equal(archive.read(2, 0, 6), golden.gradients(np.float32)[2])
 
 
 def names_in(path) -> set[str]:
@@ -109,12 +131,12 @@ def test_everything_in_a_file_is_documented_and_all_that_is_asked_for_is_there(g
     assert asked <= found
 
 
-def test_the_examples_of_the_description_run_with_h5py_alone(golden, tmp_path, run_python):
+def test_the_examples_of_the_description_run_without_vogcore(golden, tmp_path, run_python):
     document = (golden.folder.parents[1] / "docs/file-formats.md").read_text(encoding="utf-8")
     examples = [part.split("```")[0] for part in document.split("```python\n")[1:]]
     assert len(examples) == 2
     shutil.copy(golden.folder / "scores/v1/maps.h5", tmp_path / "scores.h5")
-    shutil.copy(golden.folder / "archive/v1/bfloat16.h5", tmp_path / "gradients.h5")
+    shutil.copy(golden.folder / "archive/v1/xxh3.h5", tmp_path / "gradients.h5")
     outputs = []
     for example in examples:
         assert "vogcore." not in example.replace('"vogcore.scores"', "").replace('"vogcore.gradients"', "")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import warnings
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import h5py
@@ -13,7 +12,7 @@ import numpy as np
 
 from vogcore._paths import reason
 from vogcore.errors import OutputExistsError, StoreError, VogcoreWarning
-from vogcore.store._blocks import BFLOAT16, stored_type
+from vogcore.store._blocks import BFLOAT16, DIGEST, stored_type
 from vogcore.store._compression import filter_options
 from vogcore.store._container import Container
 from vogcore.store._dataset import BlockDataset
@@ -53,9 +52,9 @@ class ArchiveFile:
     def __init__(self, path: Path, contents: Contents, *, resume: bool, overwrite: bool) -> None:
         self.path, self._contents = path, contents
         self._compression = filter_options(contents.compression)
-        self._hasher = ThreadPoolExecutor(1, thread_name_prefix="vogcore-digest")
         self.checkpoints: list[CheckpointInfo] = []
         self.logits: BlockDataset | None = None
+        self._digest = DIGEST
         self._container = self._claim(resume, overwrite)
         try:
             self.gradients = self._dataset("gradients", "", stored_type(contents.dtype)[1], contents.shape)
@@ -95,6 +94,7 @@ class ArchiveFile:
                         "or delete the file, or replace it (overwrite=True, on the command line --overwrite)."
                     )
                 container.clear()
+                self._digest = DIGEST
         except BaseException:
             container.close()
             raise
@@ -109,13 +109,14 @@ class ArchiveFile:
             if overwrite:
                 return "it is damaged"
             raise
+        self._digest = found.digest
         return differences(found, self._contents)
 
     def _dataset(self, name: str, prefix: str, dtype: np.dtype, shape: tuple[int, ...]) -> BlockDataset:
         contents = self._contents
         return BlockDataset(
             self._container, name, prefix, dtype, contents.n_examples, shape, contents.block_size, self._compression,
-            self._hasher,
+            self._digest,
         )  # fmt: skip
 
     def _adopt(self) -> None:
@@ -194,6 +195,7 @@ class ArchiveFile:
         contents = self._contents
         data.attrs["block_size"] = contents.block_size
         data.attrs["bfloat16"] = contents.dtype == BFLOAT16
+        data.attrs["digest"] = self._digest
         if contents.channel_axis is not None:
             data.attrs["channel_axis"] = contents.channel_axis
         if contents.compression is not None:
@@ -236,14 +238,8 @@ class ArchiveFile:
             blocks.mark()
         self._container.disk.sync()
 
-    def spill(self) -> None:
-        """Bring the rows of incomplete blocks to disk, for whoever looks into the file."""
-        for blocks in self.datasets:
-            blocks.spill()
-
     def close(self) -> None:
         """Close the file and give up the lock; a file that was never begun goes away."""
-        self._hasher.shutdown(wait=True)
         if not self.begun:
             self.path.unlink(missing_ok=True)
         self._container.close()

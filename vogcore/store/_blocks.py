@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import h5py
+import ml_dtypes
 import numpy as np
 import numpy.typing as npt
+import xxhash
 
 from vogcore.errors import GradientError, SettingsError
 
 __all__ = [
     "BFLOAT16",
+    "DIGEST",
+    "DIGESTS",
     "Coverage",
+    "Digest",
     "choose_block_size",
     "convert",
     "create_blocks",
-    "digest",
     "pieces",
     "runs",
     "stored_type",
@@ -28,6 +32,10 @@ __all__ = [
 BFLOAT16 = "bfloat16"
 _STORED = {"float32": "<f4", "float16": "<f2", BFLOAT16: "<u2"}
 _EXACT_INTEGERS = {"float32": 2**24, "float16": 2**11, BFLOAT16: 2**8}
+_INFINITY = {"float32": 0x7F800000, "float16": 0x7C00, BFLOAT16: 0x7F80}
+"""As bits."""
+_CACHED = 16384
+"""Values that are converted at once: 100 KB with what comes out."""
 _TARGET_BYTES = 8_000_000  # chunks of 1 to 10 MB write and read fastest
 _LARGEST_CHUNK = 2**32 - 1  # a limit of HDF5
 
@@ -68,17 +76,6 @@ def choose_block_size(n_examples: int, shape: tuple[int, ...], itemsize: int, wa
     return size
 
 
-def _round_to_bfloat16(values: npt.NDArray[np.float32]) -> npt.NDArray[np.uint16]:
-    """The upper half of float32, rounded to nearest, ties to even; NaN stays NaN."""
-    bits = values.view(np.uint32)
-    rounded = ((bits + (np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1)))) >> np.uint32(16)).astype("<u2")
-    nan = np.isnan(values)
-    if nan.any():
-        # Rounding could carry a NaN into the sign bit or cut its payload to zero, which is infinity.
-        rounded[nan] = (bits[nan] >> np.uint32(16)).astype("<u2") | np.uint16(0x40)
-    return rounded
-
-
 def convert(block: npt.ArrayLike, name: str) -> npt.NDArray:
     """A block in the type on disk, C-contiguous.
 
@@ -94,32 +91,75 @@ def convert(block: npt.ArrayLike, name: str) -> npt.NDArray:
         return np.ascontiguousarray(array, dtype=target).reshape(array.shape)
     if array.dtype.kind not in "fiu":
         raise GradientError(f"Gradients of type {array.dtype} cannot be stored as {name}; convert them first.")
-    step = np.dtype("<f4") if name == BFLOAT16 else target
-    with np.errstate(over="ignore"):
-        values = np.ascontiguousarray(array, dtype=step).reshape(array.shape)
-    stored = _round_to_bfloat16(values) if name == BFLOAT16 else values
-    if array.dtype != stored.dtype:
-        _check_conversion(array, stored, name)
+    if array.dtype == target:
+        return np.ascontiguousarray(array).reshape(array.shape)
+    if array.dtype.kind in "iu":
+        _check_integers(array, name)
+    stored = np.empty(array.shape, target)
+    if _convert(np.ascontiguousarray(array).reshape(-1), stored.reshape(-1), name):
+        _check_range(array, stored, name)
     return stored
 
 
-def _check_conversion(array: npt.NDArray, stored: npt.NDArray, name: str) -> None:
-    if array.dtype.kind in "iu":
-        largest = _EXACT_INTEGERS[name]
-        if array.size and (int(array.max()) > largest or int(array.min()) < -largest):
-            raise GradientError(
-                f"Integer gradients beyond {largest} do not fit {name} exactly; convert them to floats."
-            )
-        return
-    infinite = (stored & np.uint16(0x7FFF)) == np.uint16(0x7F80) if name == BFLOAT16 else np.isinf(stored)
-    if infinite.any() and not np.array_equal(infinite, np.isinf(array)):
+def _check_integers(array: npt.NDArray, name: str) -> None:
+    largest = _EXACT_INTEGERS[name]
+    if array.size and (int(array.max()) > largest or int(array.min()) < -largest):
+        raise GradientError(f"Integer gradients beyond {largest} do not fit {name} exactly; convert them to floats.")
+
+
+def _convert(values: npt.NDArray, stored: npt.NDArray, name: str) -> bool:
+    """Fill ``stored``; True where something in it is not finite.
+
+    In pieces that stay in the cache, which is a sixth faster than in whole passes through memory.
+    """
+    target = stored.view(ml_dtypes.bfloat16) if name == BFLOAT16 else stored
+    bits = stored.view(f"<u{stored.itemsize}")
+    exponent = bits.dtype.type(_INFINITY[name])
+    special = False
+    with np.errstate(over="ignore", invalid="ignore"):
+        for start in range(0, len(values), _CACHED):
+            piece = slice(start, start + _CACHED)
+            target[piece] = values[piece].astype(np.float32) if name == BFLOAT16 else values[piece]
+            special = special or bool((bits[piece] & exponent).max() == exponent)
+    return special
+
+
+def _check_range(array: npt.NDArray, stored: npt.NDArray, name: str) -> None:
+    infinite = np.isinf(stored.view(ml_dtypes.bfloat16) if name == BFLOAT16 else stored)
+    if not np.array_equal(infinite, np.isinf(array)):
         finite = np.max(np.abs(array[np.isfinite(array)]))
         raise GradientError(f"A gradient of {finite:.3g} is too large for {name}; use an archive of a wider type.")
 
 
-def digest(block: npt.NDArray) -> int:
-    """First 8 bytes, as a little-endian number, of the BLAKE2b hash of a block's bytes (C order, little endian)."""
-    return int.from_bytes(hashlib.blake2b(np.ascontiguousarray(block).data).digest()[:8], "little")
+class Digest:
+    """The digest of a block, given its bytes in any number of pieces, in order.
+
+    Args:
+        algorithm: one of :data:`DIGESTS`.
+    """
+
+    def __init__(self, algorithm: str) -> None:
+        self._begin, self._value = DIGESTS[algorithm]
+        self._state = self._begin()
+
+    def update(self, rows: npt.NDArray) -> None:
+        """Go on with rows, C-contiguous and little-endian as they are stored."""
+        self._state.update(rows.reshape(-1).view(np.uint8).data)
+
+    def value(self) -> int:
+        """A number below 2**64."""
+        return self._value(self._state)
+
+
+DIGEST = "xxh3_64"
+"""The digest of new archives."""
+DIGESTS: dict[str, tuple[Callable[[], Any], Callable[[Any], int]]] = {
+    # A number as it is: https://github.com/Cyan4973/xxHash/blob/dev/doc/xxhash_spec.md
+    DIGEST: (xxhash.xxh3_64, lambda state: state.intdigest()),
+    # First 8 bytes, little-endian, of the 64 of RFC 7693. Archives that name no digest have this one.
+    "blake2b": (hashlib.blake2b, lambda state: int.from_bytes(state.digest()[:8], "little")),
+}
+"""By the name in the file: how one begins, and the number it ends in."""
 
 
 def pieces(start: int, stop: int, block_size: int) -> Iterator[tuple[int, int, int]]:

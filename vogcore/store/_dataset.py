@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
+import math
 
 import h5py
 import numpy as np
 import numpy.typing as npt
 
-from vogcore.store._blocks import Coverage, create_blocks, digest, runs
+from vogcore.store._blocks import Coverage, Digest, create_blocks, runs
 from vogcore.store._container import Container, chunk_positions
 
 __all__ = ["BlockDataset"]
 
-# Blocks of which some rows are in memory, waiting for the others; beyond it they go to disk in pieces.
-_OPEN_BYTES = 64_000_000
 # Compressed blocks that wait in memory for the next change of the file's tables.
 _COMPRESSED_BYTES = 64_000_000
+
+
+class _OpenBlock:
+    """A block of which some rows are on disk.
+
+    Attributes:
+        digest: of the rows so far.
+        rows: how many there are in it; None where they did not come in order, and the block has to be read for it.
+    """
+
+    def __init__(self, algorithm: str) -> None:
+        self.digest = Digest(algorithm)
+        self.rows: int | None = 0
 
 
 class BlockDataset:
@@ -34,7 +45,7 @@ class BlockDataset:
         shape: shape of one example's row.
         block_size: examples in a block.
         compression: keywords of :meth:`h5py.Group.create_dataset` that name a filter; None for no filter.
-        hasher: thread that computes digests while blocks are written.
+        algorithm: of the digests, one of :data:`vogcore.store._blocks.DIGESTS`.
     """
 
     def __init__(
@@ -47,19 +58,19 @@ class BlockDataset:
         shape: tuple[int, ...],
         block_size: int,
         compression: dict | None,
-        hasher: ThreadPoolExecutor,
+        algorithm: str,
     ) -> None:
         self.name, self.block_size, self.shape, self.dtype = name, block_size, shape, dtype
-        self._container, self._prefix, self._n, self._compression, self._hasher = (
-            container, prefix, n, compression, hasher,
+        self._container, self._prefix, self._n, self._compression, self._algorithm = (
+            container, prefix, n, compression, algorithm,
         )  # fmt: skip
         self.n_blocks = -(-n // block_size)
         self.coverage = Coverage(n, block_size)
         self.written = np.zeros((0, self.n_blocks), dtype=bool)
         self._digests = np.zeros((0, self.n_blocks), dtype="<u8")
         self._unmarked: set[tuple[int, int]] = set()
-        self._open: dict[tuple[int, int], npt.NDArray | None] = {}  # None: in pieces on disk
-        self._open_bytes = 0
+        self._open: dict[tuple[int, int], _OpenBlock] = {}
+        self._waiting: dict[tuple[int, int], npt.NDArray] = {}  # incomplete, to be compressed as a whole
         self._compressed: dict[tuple[int, int], npt.NDArray] = {}
         self.unmarked_bytes = 0
 
@@ -123,7 +134,7 @@ class BlockDataset:
 
     @property
     def _row_bytes(self) -> int:
-        return int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
+        return math.prod(self.shape) * self.dtype.itemsize
 
     def block_bytes(self) -> int:
         """Bytes of a whole block in the file, without compression."""
@@ -141,65 +152,53 @@ class BlockDataset:
             OSError: the system refused.
             RuntimeError: HDF5 refused.
         """
-        key, length = (checkpoint, block), self._length(block)
-        if len(rows) == length:
-            self._finish(key, rows)
+        key = (checkpoint, block)
+        if self._compression is None:
+            self._write(key, first, rows, completes)
             return
-        if key not in self._open:
-            self._make_room(length * self._row_bytes)
-            self._open[key] = np.zeros((length, *self.shape), self.dtype)
-            self._open_bytes += length * self._row_bytes
-        buffer = self._open[key]
-        if buffer is not None:
-            buffer[first : first + len(rows)] = rows
-        else:
-            self._put(key, first, rows)
-        if not completes:
-            return
-        del self._open[key]
-        if buffer is not None:
-            self._open_bytes -= buffer.nbytes
-            self._finish(key, buffer)
-            return
-        whole = np.empty((length, *self.shape), self.dtype)
-        self._container.disk.read(int(self._data_at[key]), whole.reshape(-1).view(np.uint8).data)
-        self._note(key, digest(whole), whole.nbytes)
-
-    def _make_room(self, n_bytes: int) -> None:
-        """Send the oldest open blocks to disk in pieces. Compressed ones cannot go there, and wait."""
-        if self._compression is not None:
-            return
-        for key, buffer in list(self._open.items()):
-            if self._open_bytes + n_bytes <= _OPEN_BYTES:
+        length = self._length(block)
+        if len(rows) < length:
+            whole = self._waiting.setdefault(key, np.zeros((length, *self.shape), self.dtype))
+            whole[first : first + len(rows)] = rows
+            if not completes:
                 return
-            if buffer is not None:
-                self._put(key, 0, buffer)  # rows that are to come are zeros, and will be written over
-                self._open[key] = None
-                self._open_bytes -= buffer.nbytes
+            rows = self._waiting.pop(key)
+        self._compressed[key] = rows
+        self._note(key, self._digest(rows))
+        if sum(block.nbytes for block in self._compressed.values()) >= _COMPRESSED_BYTES:
+            self.flush()
 
-    def _put(self, key: tuple[int, int], first: int, rows: npt.NDArray) -> None:
+    def _write(self, key: tuple[int, int], first: int, rows: npt.NDArray, completes: bool) -> None:
+        """Rows go to the disk as they come, so that none of them is copied or waits for others."""
+        entry = self._open.setdefault(key, _OpenBlock(self._algorithm))
+        if first == entry.rows:
+            entry.digest.update(rows)
+            entry.rows += len(rows)
+        else:
+            entry.rows = None
         position = int(self._data_at[key]) + first * self._row_bytes
         self._container.disk.write(position, rows.reshape(-1).view(np.uint8).data)
+        if completes:
+            del self._open[key]
+            self._container.disk.start_writing(int(self._data_at[key]), self.block_bytes())
+            self._note(key, entry.digest.value() if entry.rows is not None else self._digest(self._read(key)))
 
-    def _finish(self, key: tuple[int, int], rows: npt.NDArray) -> None:
-        if self._compression is not None:
-            self._compressed[key] = rows
-            self._note(key, digest(rows), rows.nbytes)
-            if sum(block.nbytes for block in self._compressed.values()) >= _COMPRESSED_BYTES:
-                self.flush()
-            return
-        computed = self._hasher.submit(digest, rows)
-        try:
-            self._put(key, 0, rows)
-        finally:
-            value = computed.result()
-        self._note(key, value, rows.nbytes)
+    def _digest(self, rows: npt.NDArray) -> int:
+        digest = Digest(self._algorithm)
+        digest.update(rows)
+        return digest.value()
 
-    def _note(self, key: tuple[int, int], value: int, n_bytes: int) -> None:
-        self._digests[key] = value
+    def _read(self, key: tuple[int, int]) -> npt.NDArray[np.uint8]:
+        """The bytes of a block as they are on disk."""
+        content = np.empty(self._length(key[1]) * self._row_bytes, np.uint8)
+        self._container.disk.read(int(self._data_at[key]), content.data)
+        return content
+
+    def _note(self, key: tuple[int, int], digest: int) -> None:
+        self._digests[key] = digest
         self.written[key] = True
         self._unmarked.add(key)
-        self.unmarked_bytes += n_bytes
+        self.unmarked_bytes += self._length(key[1]) * self._row_bytes
 
     def flush(self) -> None:
         """Bring compressed blocks to the file."""
@@ -212,14 +211,6 @@ class BlockDataset:
         for (checkpoint, block), rows in self._compressed.items():
             start = block * self.block_size
             data[checkpoint, start : start + len(rows)] = rows
-
-    def spill(self) -> None:
-        """Bring the rows of incomplete blocks to disk, for whoever looks into the file."""
-        for key, buffer in list(self._open.items()):
-            if buffer is not None and self._compression is None:
-                self._put(key, 0, buffer)
-        self._open.clear()
-        self._open_bytes = 0
 
     def note_digests(self) -> None:
         """Write the digests of blocks that are not marked yet, beside the blocks."""

@@ -65,6 +65,10 @@ class DiskFile:
         _system.SYSTEM.write(self._descriptor, data, offset)
         self.size = max(self.size, offset + memoryview(data).nbytes)
 
+    def start_writing(self, offset: int, count: int) -> None:
+        """Let the disk begin with what was written at a position."""
+        _system.SYSTEM.start_writing(self._descriptor, offset, count)
+
     def truncate(self, size: int) -> None:
         """Set the length; what is new reads as zeros."""
         _system.SYSTEM.truncate(self._descriptor, size)

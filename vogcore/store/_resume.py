@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from vogcore.store._blocks import DIGEST
 from vogcore.store._hdf5 import Reader, to_json
-from vogcore.store._tables import read_checkpoints, read_classes, read_labels
+from vogcore.store._tables import read_checkpoints, read_classes, read_digest, read_labels
 from vogcore.store.schema import GRADIENTS_FORMAT
 from vogcore.store.scores import CheckpointInfo
 
@@ -47,6 +48,7 @@ class Contents:
     labels: npt.NDArray[np.int64]
     classes: list[str]
     class_count: npt.NDArray[np.int64]
+    digest: str = DIGEST
 
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> Contents:
@@ -73,6 +75,7 @@ class Contents:
                 labels=read_labels(reader, len(ids), len(classes)),
                 classes=classes,
                 class_count=count,
+                digest=read_digest(reader, data),
             )
         finally:
             reader.close()

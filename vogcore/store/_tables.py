@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vogcore.errors import StoreError
+from vogcore.store._blocks import DIGESTS
 from vogcore.store._hdf5 import Reader, encode_strings
 from vogcore.store.schema import UNKNOWN
 from vogcore.store.scores import CheckpointInfo
@@ -20,6 +21,7 @@ __all__ = [
     "fit_ids",
     "read_checkpoints",
     "read_classes",
+    "read_digest",
     "read_labels",
     "write_checkpoints",
     "write_classes",
@@ -130,3 +132,15 @@ def read_labels(reader: Reader, n: int, n_classes: int) -> npt.NDArray[np.int64]
     if np.any((labels < UNKNOWN) | (labels >= n_classes)):
         raise reader.damaged(f"examples/label holds a value outside of -1 to {n_classes - 1}")
     return labels
+
+
+def read_digest(reader: Reader, data: Any) -> str:
+    """Which digest the blocks of an archive have: a name among :data:`vogcore.store._blocks.DIGESTS`.
+
+    Raises:
+        StoreError: one that this version does not know.
+    """
+    name: str = reader.string_attribute(data, "digest", "blake2b")
+    if name not in DIGESTS:
+        raise StoreError(f"{reader.path} has digests of the kind {name!r}, which this version lacks; update vogcore.")
+    return name

@@ -360,7 +360,6 @@ class GradientWriter:
             return
         with self._writing():
             self._background.run(self._file.mark)
-            self._background.run(self._file.spill)
         self._check_failure()
 
     def _end(self) -> None:

@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from vogcore.errors import GradientError, StoreError
-from vogcore.store._blocks import BFLOAT16, digest, pieces
+from vogcore.store._blocks import BFLOAT16, Digest, pieces
 from vogcore.store._compression import register_filters
 from vogcore.store._hdf5 import Reader
-from vogcore.store._tables import read_checkpoints, read_classes, read_labels
+from vogcore.store._tables import read_checkpoints, read_classes, read_digest, read_labels
 from vogcore.store._writer import GradientWriter
 from vogcore.store.schema import GRADIENTS_FORMAT
 
@@ -25,9 +25,12 @@ _TYPES = {"f4": "float32", "f2": "float16", "u2": BFLOAT16}
 class _CheckedBlocks:
     """A dataset (K, N, ...) whose blocks are compared with their digests when they are first touched."""
 
-    def __init__(self, reader: Reader, name: str, data: Any, digests: npt.NDArray[np.uint64], block_size: int) -> None:
+    def __init__(
+        self, reader: Reader, name: str, data: Any, digests: npt.NDArray[np.uint64], algorithm: str, block_size: int
+    ) -> None:
         self._reader = reader
         self._name = name
+        self._algorithm = algorithm
         self._digests = digests
         self._block_size = block_size
         self._verified = np.zeros(digests.shape, dtype=bool)
@@ -58,7 +61,9 @@ class _CheckedBlocks:
     def _verify(self, checkpoint: int, block: int, first: int, end: int, rows: npt.NDArray) -> None:
         if self._verified[checkpoint, block]:
             return
-        if digest(rows.astype(rows.dtype.newbyteorder("<"), copy=False)) != int(self._digests[checkpoint, block]):
+        digest = Digest(self._algorithm)
+        digest.update(rows.astype(rows.dtype.newbyteorder("<"), copy=False))
+        if digest.value() != int(self._digests[checkpoint, block]):
             raise self._reader.damaged(
                 f"the {self._name} of checkpoint {checkpoint}, examples {first} to {end - 1}, are not what was written"
             )
@@ -118,6 +123,7 @@ class GradientArchive:
             raise StoreError(
                 f"{self.path} is compressed; to read it install hdf5plugin: pip install 'vogcore[compression]'"
             )
+        self._digest = read_digest(reader, data)
         # An interrupted archive has no table of checkpoints; say that it is incomplete rather than damaged.
         self._gradients = self._blocks(reader, "gradients", "", data)
         if self.n_checkpoints < 1:
@@ -150,7 +156,7 @@ class GradientArchive:
                 f"{self.path} is incomplete: the {name} of checkpoint {checkpoint}, examples {first} to {last}, "
                 f"were never completed; compute them again."
             )
-        return _CheckedBlocks(reader, name, data, digests, self.block_size)
+        return _CheckedBlocks(reader, name, data, digests, self._digest, self.block_size)
 
     def read(self, checkpoint: int, start: int, stop: int) -> npt.NDArray:
         """Gradients of examples start to stop (exclusive) at one checkpoint.
