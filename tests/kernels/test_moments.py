@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,7 +13,7 @@ from hypothesis import strategies as st
 
 from vogcore.errors import GradientError, SettingsError
 from vogcore.kernels import _reference as reference
-from vogcore.kernels import merge_moments, pixel_count, score_from_moments, update_moments
+from vogcore.kernels import block_score, merge_moments, pixel_count, score_from_moments, update_moments
 
 CHANNELS = ("mean", "none", "magnitude", "l2")
 DTYPES = ("float16", "float32", "float64", "bfloat16")
@@ -158,6 +162,27 @@ def test_every_16_bit_pattern_is_decoded_exactly():
         magnitude = update_moments(block, mean, np.empty((65536, 1)), step=1)
         np.testing.assert_array_equal(mean[:, 0], expected)
         np.testing.assert_array_equal(magnitude, np.abs(expected))
+
+
+def test_float16_where_the_processor_is_not_known_to_convert_it(rng, tmp_path):
+    program = (
+        "import sys, numpy as np\n"
+        "from vogcore import kernels\n"
+        "from vogcore.kernels import _jit\n"
+        "assert not _jit._CONVERTS_FLOAT16\n"
+        "gradients = np.load(sys.argv[1])\n"
+        "mean, m2 = np.empty((2, 5, 40))\n"
+        "kernels.update_moments(gradients[0], mean, m2, step=1, channel_axis=1)\n"
+        "np.savez(sys.argv[2], mean=mean, vog=kernels.block_score(gradients, channel_axis=2).vog)\n"
+    )
+    gradients = rng.normal(size=(3, 5, 3, 40)).astype(np.float16)
+    np.save(tmp_path / "gradients.npy", gradients)
+    environment = os.environ | {"NUMBA_CPU_NAME": "generic", "NUMBA_CACHE_DIR": str(tmp_path)}
+    command = [sys.executable, "-c", program, tmp_path / "gradients.npy", tmp_path / "found.npz"]
+    subprocess.run(command, env=environment, timeout=300, check=True)
+    found = np.load(tmp_path / "found.npz")
+    np.testing.assert_allclose(found["mean"], gradients[0].mean(axis=1, dtype=np.float64), rtol=1e-12, atol=1e-15)
+    np.testing.assert_allclose(found["vog"], block_score(gradients, channel_axis=2).vog, rtol=1e-12)
 
 
 @pytest.mark.parametrize("channels", CHANNELS)

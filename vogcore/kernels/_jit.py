@@ -9,6 +9,7 @@ import pickle
 from collections.abc import Callable
 from typing import Any
 
+import llvmlite.binding as llvm
 import numba
 import numpy as np
 from llvmlite import ir
@@ -124,6 +125,26 @@ def _overload_prefetch(values, index):  # type: ignore[no-untyped-def]
     return lambda values, index: _prefetch(values, index)
 
 
+def _converts_float16() -> bool:
+    """Whether the code may leave binary16 to the processor; for others LLVM calls a function that need not exist."""
+    if numba.config.CPU_NAME or numba.config.CPU_FEATURES is not None:
+        return False  # compiled for some other processor
+    if llvm.get_process_triple().startswith(("aarch64", "arm64")):
+        return True
+    return bool(llvm.get_host_cpu_features().get("f16c", False))
+
+
+_CONVERTS_FLOAT16 = _converts_float16()
+
+
+@intrinsic
+def _hardware_float16(typing_context: Any, value: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.fpext(builder.bitcast(arguments[0], ir.HalfType()), ir.FloatType())
+
+    return types.float32(value), generate
+
+
 _from_bfloat16 = compiled(bfloat16_bits_to_float32)
 _from_float16 = compiled(float16_bits_to_float32)
 
@@ -141,6 +162,8 @@ def widened(value: Any) -> Any:
 def _overload_widened(value):  # type: ignore[no-untyped-def]
     if value == types.uint16:
         return lambda value: np.float64(_from_bfloat16(value))
+    if value == types.int16 and _CONVERTS_FLOAT16:
+        return lambda value: np.float64(_hardware_float16(value))
     if value == types.int16:
         return lambda value: np.float64(_from_float16(np.uint16(value)))
     return lambda value: np.float64(value)
