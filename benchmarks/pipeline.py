@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     }  # fmt: skip
     with tempfile.TemporaryDirectory(prefix="vogcore-pipeline-") as name:
         folder = Path(name)
-        for network, (n, k) in {"small CNN": (40_000, 6), "ResNet-18, CIFAR stem": (2048, 3)}.items():
+        for network, (n, k) in {"small CNN": (40_000, 6), "ResNet-18, CIFAR stem": (4096, 3)}.items():
             files = prepare(folder / "time", network, n // part, k)
             record["time"][network] = times(files, rounds, options.threads)
         grown = {"examples": (10, 1), "checkpoints": (1, 10)}

@@ -107,7 +107,7 @@ def finish_publishing(temporary: str | os.PathLike[str], path: str | os.PathLike
             os.unlink(temporary)
 
 
-def write_whole(path: str | os.PathLike[str], content: bytes, overwrite: bool) -> None:
+def write_whole(path: str | os.PathLike[str], content: bytes | memoryview, overwrite: bool) -> None:
     """Write a file under a temporary name in its folder, sync it and rename it; leave nothing behind on failure.
 
     Raises:

@@ -9,7 +9,7 @@ from onnx import TensorProto
 import vogcore
 from vogcore.data import Preprocess
 from vogcore.errors import ModelError, SettingsError, VogcoreWarning
-from vogcore.scoring import Settings
+from vogcore.scoring import Settings, sessions
 from vogcore.store import open_gradients
 
 from .models import (
@@ -116,6 +116,25 @@ def test_blocks_smaller_than_a_batch_are_computed_too(run):
     models, x, y, *_ = run
     want, got = vogcore.score(models, x, y), vogcore.score(models, x, y, memory=1)
     np.testing.assert_allclose(got.vog_raw, want.vog_raw, rtol=2e-6)
+
+
+@pytest.mark.parametrize("target", ["label", "predicted"])
+def test_every_session_is_made_once(target, monkeypatch):
+    """One for each checkpoint, that of the first for the check as well, where no other has to be made in between."""
+    made = []
+
+    class Counted(sessions.GradientSession):
+        def __init__(self, *arguments, **options) -> None:
+            made.append(options["where"])
+            super().__init__(*arguments, **options)
+
+    monkeypatch.setattr(sessions, "GradientSession", Counted)
+    models = [mlp(weights) for weights in walk(MLP_SHAPES, 3)]
+    vogcore.score(
+        models, np.random.default_rng(0).normal(size=(5, FEATURES)).astype(np.float32), [0] * 5, target=target
+    )
+    assert len(made) == (3 if target == "label" else 4)
+    assert len(set(made)) == 3
 
 
 def test_order_of_examples_goes_through_to_the_scores(run):

@@ -311,6 +311,8 @@ class ModelPass:
                     self.writer.write(checkpoint, position, kernels.to_host(gradients), copy=False)
                     self.writer.write_logits(checkpoint, position, logits, copy=False)
             yield position, gradients
+        if checkpoint == len(self.names) - 1:
+            self._parts = []  # the last block's would lie beside everything that is made of the scores
 
     def _note(self, checkpoint: int, position: int, logits: npt.NDArray) -> None:
         rows = slice(position, position + len(logits))

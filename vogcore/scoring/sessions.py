@@ -78,6 +78,7 @@ class Sessions:
         self._alike: set[int] = set()
         self._kept = 0
         self._structures: dict[int, str] = {}
+        self._checked: GradientSession | None = None
 
     @property
     def structure(self) -> str:
@@ -103,6 +104,7 @@ class Sessions:
             graph = self._gradient_graph(index)
             if index in self._alike:
                 continue
+            self._checked = None
             session = self._gradient_session(graph, index)
             del graph
             if first is None:
@@ -120,6 +122,8 @@ class Sessions:
             )
             first = first or here
             self._compare(checkpoint, _results(here), _results(first))
+            if index == 0:
+                self._checked = session  # the first to be used, unless another one is made before
             del session
         assert first is not None
         return first
@@ -133,6 +137,9 @@ class Sessions:
 
     def gradient(self, index: int) -> GradientSession:
         """A session on the gradient graph of one checkpoint."""
+        checked, self._checked = self._checked, None
+        if checked is not None and index == 0:
+            return checked
         return self._gradient_session(self._gradient_graph(index), index)
 
     def _gradient_graph(self, index: int) -> onnx.ModelProto | bytes:
@@ -150,6 +157,7 @@ class Sessions:
 
     def forward(self, index: int) -> ForwardSession:
         """A session on the forward graph of one checkpoint, giving the logits alone."""
+        self._checked = None
         graph = self._graph("forward", index, lambda model: logits_model(model, self._output))
         where = self._checkpoints[index].name
         return ForwardSession(graph, provider=self.provider, threads=self._threads, where=where)

@@ -73,7 +73,7 @@ def to_json(value: Any) -> str:
     return json.dumps(_plain(value))
 
 
-def file_image(fill: Callable[[h5py.File], None]) -> bytes:
+def file_image(fill: Callable[[h5py.File], None]) -> memoryview:
     """The bytes of a file that ``fill`` writes into, built in memory.
 
     The file is closed before its bytes are taken: in HDF5 1.14 and before, the image of an open file has a superblock
@@ -83,7 +83,7 @@ def file_image(fill: Callable[[h5py.File], None]) -> bytes:
     # From 1.8 on, HDF5 keeps attributes of more than 64 KB (thousands of checkpoints).
     with h5py.File(buffer, "w", libver=("v108", "v108")) as file:
         fill(file)
-    return buffer.getvalue()
+    return buffer.getbuffer()  # no copy: with many checkpoints it is as large as all predictions
 
 
 def write_header(file: h5py.File, kind: str, version: str, created: str, settings: Mapping[str, Any]) -> None:

@@ -54,7 +54,7 @@ def write_live_file(path: Path, record: Mapping[str, Any], datasets: Mapping[str
         raise StoreError(f"Cannot write {path}: {reason(error)}; what was added before is kept.") from error
 
 
-def _image(record: Mapping[str, Any], datasets: Mapping[str, npt.NDArray]) -> bytes:
+def _image(record: Mapping[str, Any], datasets: Mapping[str, npt.NDArray]) -> memoryview:
     def fill(file: h5py.File) -> None:
         write_header(file, LIVE_FORMAT, version(), now(), record)
         for name, values in datasets.items():

@@ -31,7 +31,7 @@ _MEASURES = [f.name for f in fields(Direction) if f.name not in ("claimed", "mea
 _COMPANION_TYPES = ("f8", "f4", "f2", "i8", "i4", "i2", "i1", "u8", "u4", "u2", "u1", "b1")
 
 
-def to_image(scores: Scores) -> bytes:
+def to_image(scores: Scores) -> memoryview:
     """The bytes of the score file, built in memory.
 
     Raises:
