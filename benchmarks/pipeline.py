@@ -1,10 +1,11 @@
 """A whole scoring run beside the gradients alone, and the memory that it takes.
 
-    python -m benchmarks.pipeline [--rounds N] [--threads N] [--quick]
+    python -m benchmarks.pipeline [--parts time memory] [--rounds N] [--threads N] [--quick]
 
 **Time.** In turn, round by round, each in a process of its own: ONNX Runtime alone on the gradient graphs of all
 checkpoints and all examples (nothing else is timed, not even making the sessions); ``vogcore.score`` on the same files;
-and the same with ``keep_gradients``. The table gives medians over the rounds and of their ratios.
+and the same with ``keep_gradients``. The table gives medians over the rounds and of their ratios, and the ratio of a
+run to the time that it spent in ONNX Runtime itself, which a busy machine disturbs less.
 
 **Memory.** The largest resident memory of a process that scores, as the number of examples and the number of
 checkpoints grow tenfold. The examples are in HDF5: of a mapped ``.npy`` file all that has been read would count.
@@ -37,6 +38,9 @@ RESULTS = Path(__file__).parent / "results"
 CLASSES = 10
 BATCH = 64
 CONTENDERS = ("gradients", "score", "score, archive")
+TIMED = {"small CNN": (40_000, 6), "ResNet-18, CIFAR stem": (4096, 3)}
+WEIGHED = {"small CNN": (10_000, 6), "ResNet-18, CIFAR stem": (48, 3)}
+"""Examples and checkpoints."""
 MEMORY = 16 << 20
 """Bytes for a block of examples in the memory runs: less than the smallest of them would fill."""
 
@@ -44,6 +48,7 @@ MEMORY = 16 << 20
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmark; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--parts", nargs="+", choices=("time", "memory"), default=["time", "memory"], metavar="NAME")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--quick", action="store_true", help="two rounds of less, printed and not kept")
@@ -53,24 +58,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "created": datetime.now(UTC).isoformat(timespec="seconds"), "threads": options.threads, "rounds": rounds,
         "machine": machine(), "versions": versions(), "time": {}, "memory": {},
     }  # fmt: skip
+    kept = RESULTS / "pipeline.json"
+    if not options.quick and len(options.parts) < 2 and kept.is_file():
+        before = json.loads(kept.read_text(encoding="utf-8"))
+        record |= {part: before[part] for part in ("time", "memory")}  # what is not run anew stays
     with tempfile.TemporaryDirectory(prefix="vogcore-pipeline-") as name:
         folder = Path(name)
-        for network, (n, k) in {"small CNN": (40_000, 6), "ResNet-18, CIFAR stem": (4096, 3)}.items():
-            files = prepare(folder / "time", network, n // part, k)
-            record["time"][network] = times(files, rounds, options.threads)
-        grown = {"examples": (10, 1), "checkpoints": (1, 10)}
-        for network, (n, k) in {"small CNN": (10_000, 6), "ResNet-18, CIFAR stem": (48, 3)}.items():
-            sizes = {"": (n // part, k)} | {what: (n // part * a, k * b) for what, (a, b) in grown.items()}
-            if network != "small CNN":
-                sizes.pop("examples")
-            record["memory"][network] = [
-                {
-                    "examples": n_,
-                    "checkpoints": k_,
-                    "mib": _alone(_peak, prepare(folder / "memory", network, n_, k_), 2),
-                }
-                for n_, k_ in sizes.values()
-            ]
+        if "time" in options.parts:
+            record["time"] = {
+                network: times(prepare(folder / "time", network, n // part, k), rounds, options.threads)
+                for network, (n, k) in TIMED.items()
+            }
+        if "memory" in options.parts:
+            record["memory"] = {
+                network: peaks(folder / "memory", network, n // part, k) for network, (n, k) in WEIGHED.items()
+            }
     text = report(record)
     print(text)
     if not options.quick:
@@ -125,13 +127,28 @@ def _prepare(folder: Path, network: str, n: int, k: int) -> None:
 
 def times(files: Path, rounds: int, threads: int) -> dict[str, list[float]]:
     """Seconds of every round."""
-    seconds: dict[str, list[float]] = {name: [] for name in CONTENDERS}
+    seconds: dict[str, list[float]] = {
+        name: [] for name in (*CONTENDERS, *(f"{name}: inside" for name in CONTENDERS[1:]))
+    }
     _alone(_whole, files, threads, False)  # compiles what is compiled once for each machine
     for _ in range(rounds):
         seconds["gradients"].append(_alone(_gradients, files, threads))
-        seconds["score"].append(_alone(_whole, files, threads, False))
-        seconds["score, archive"].append(_alone(_whole, files, threads, True))
+        for name, keep in (("score", False), ("score, archive", True)):
+            whole, inside = _alone(_whole, files, threads, keep)
+            seconds[name].append(whole)
+            seconds[f"{name}: inside"].append(inside)
     return seconds
+
+
+def peaks(folder: Path, network: str, n: int, k: int) -> list[dict[str, float]]:
+    """Peak memory as it is, with ten times the examples (of the small network alone), and the checkpoints."""
+    sizes = [(n, k), (10 * n, k), (n, 10 * k)]
+    if network != "small CNN":
+        del sizes[1]
+    return [
+        {"examples": n_, "checkpoints": k_, "mib": _alone(_peak, prepare(folder, network, n_, k_), 2)}
+        for n_, k_ in sizes
+    ]
 
 
 def _alone(function: Callable[..., Any], *arguments: Any) -> Any:
@@ -160,14 +177,14 @@ def _gradients(files: Path, threads: int) -> float:
     return total
 
 
-def _whole(files: Path, threads: int, keep: bool) -> float:
-    """Seconds of a call of :func:`vogcore.score`; the interpreter and the packages are loaded before."""
+def _whole(files: Path, threads: int, keep: bool) -> tuple[float, float]:
+    """Seconds of a call of :func:`vogcore.score`, and of ONNX Runtime in it; packages are loaded before."""
     import vogcore
     import vogcore.scoring.api
 
     with tempfile.TemporaryDirectory(dir=files) as out:
         begun = time.perf_counter()
-        vogcore.score(
+        scores = vogcore.score(
             str(files / "ckpt-*.onnx"),
             files / "data.npy",
             np.load(files / "labels.npy"),
@@ -177,7 +194,7 @@ def _whole(files: Path, threads: int, keep: bool) -> float:
             threads=threads,
             batch_size=BATCH,
         )
-        return time.perf_counter() - begun
+        return time.perf_counter() - begun, scores.timings["gradients"]
 
 
 def _peak(files: Path, threads: int) -> float:
@@ -197,12 +214,10 @@ def report(record: dict[str, Any]) -> str:
     rows = []
     for network, seconds in record["time"].items():
         alone = seconds["gradients"]
-        ratios = [
-            f"{median(b / a for a, b in zip(alone, values, strict=True)):.3f}"
-            for name, values in seconds.items()
-            if name != "gradients"
-        ]
-        rows.append([network, *(f"{median(values):.2f}" for values in seconds.values()), *ratios])
+        pairs = [(alone, seconds[name]) for name in CONTENDERS[1:]]
+        pairs += [(seconds[f"{name}: inside"], seconds[name]) for name in CONTENDERS[1:]]
+        ratios = [f"{median(b / a for a, b in zip(of, values, strict=True)):.3f}" for of, values in pairs]
+        rows.append([network, *(f"{median(seconds[name]):.2f}" for name in CONTENDERS), *ratios])
     memory = []
     for network, runs in record["memory"].items():
         for run in runs:
@@ -224,6 +239,8 @@ def report(record: dict[str, Any]) -> str:
                     "score with archive, s",
                     "score / alone",
                     "archive / alone",
+                    "score / inside",
+                    "archive / inside",
                 ],
                 rows,
             ),

@@ -7,6 +7,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
+import vogcore
 from vogcore._checkpoint import checkpoint_metadata, save_checkpoint
 from vogcore._paths import write_whole
 from vogcore.errors import SettingsError, StoreError
@@ -19,11 +20,14 @@ def identity_model():
 
 
 def test_metadata_names_only_what_is_known():
-    assert checkpoint_metadata() == {}
-    assert checkpoint_metadata(0, 3, ("a", "b")) == {
+    version = {"vogcore.version": vogcore.__version__}
+    assert checkpoint_metadata() == version
+    assert checkpoint_metadata(0, 3, ("a", "b"), {"scale": 0.5}) == {
+        **version,
         "vogcore.step": "0",
         "vogcore.epoch": "3",
         "vogcore.class_names": '["a", "b"]',
+        "vogcore.preprocess": '{"scale": 0.5}',
     }
 
 
@@ -46,7 +50,11 @@ def test_entries_of_others_are_kept_and_our_own_replaced(tmp_path):
     model = identity_model()
     helper.set_model_props(model, {"author": "someone", "vogcore.epoch": "1"})
     path = save_checkpoint(model, tmp_path / "m.onnx", checkpoint_metadata(epoch=2))
-    assert {e.key: e.value for e in onnx.load(path).metadata_props} == {"author": "someone", "vogcore.epoch": "2"}
+    assert {e.key: e.value for e in onnx.load(path).metadata_props} == {
+        "author": "someone",
+        "vogcore.epoch": "2",
+        "vogcore.version": vogcore.__version__,
+    }
 
 
 def test_a_full_disk_leaves_the_old_file_and_no_partial_one(tmp_path, monkeypatch):

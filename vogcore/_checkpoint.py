@@ -1,42 +1,67 @@
 """How a checkpoint is written: whole or not at all, with the metadata that scoring reads back.
 
-The embedded demo and the framework adapters share this module, so that every checkpoint that vogcore writes names its
-step, epoch and classes in the same three entries of ``metadata_props``:
+The embedded demo and the framework adapters share this module, so that every checkpoint that vogcore writes has the
+same entries of ``metadata_props``:
 
-==========================  ==========================================================
+==========================  ================================================================================
 ``vogcore.step``            number of optimiser steps taken, as decimal digits
 ``vogcore.epoch``           number of epochs completed, as decimal digits
 ``vogcore.class_names``     JSON list of strings, in the order of the logits
-==========================  ==========================================================
+``vogcore.preprocess``      JSON object, the fields of :class:`vogcore.data.Preprocess`
+``vogcore.input_values``    name of the value that gradients are taken of, where the input is integers
+``vogcore.version``         version of vogcore that wrote the checkpoint
+==========================  ================================================================================
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from vogcore import __version__
 from vogcore._paths import write_whole
 from vogcore.errors import ModelError, SettingsError
 
-__all__ = ["CLASS_NAMES_KEY", "EPOCH_KEY", "STEP_KEY", "checkpoint_metadata", "save_checkpoint"]
+__all__ = [
+    "CLASS_NAMES_KEY",
+    "EPOCH_KEY",
+    "PREPROCESS_KEY",
+    "STEP_KEY",
+    "VERSION_KEY",
+    "WRT_KEY",
+    "checkpoint_metadata",
+    "save_checkpoint",
+]
 
 STEP_KEY = "vogcore.step"
 EPOCH_KEY = "vogcore.epoch"
 CLASS_NAMES_KEY = "vogcore.class_names"
+PREPROCESS_KEY = "vogcore.preprocess"
+VERSION_KEY = "vogcore.version"
+WRT_KEY = "vogcore.input_values"
 
 
 def checkpoint_metadata(
-    step: int | None = None, epoch: int | None = None, class_names: Sequence[str] | None = None
+    step: int | None = None,
+    epoch: int | None = None,
+    class_names: Sequence[str] | None = None,
+    preprocess: Mapping[str, Any] | None = None,
 ) -> dict[str, str]:
-    """Entries of ``metadata_props`` for a checkpoint; what is None is left out.
+    """Entries of ``metadata_props`` for a checkpoint, the version among them; what is None is left out.
+
+    Args:
+        step: optimiser steps taken.
+        epoch: epochs completed.
+        class_names: in the order of the logits.
+        preprocess: as ``vogcore.data.Preprocess.to_dict`` gives it.
 
     Raises:
         SettingsError: ``step`` or ``epoch`` is negative or not an integer, or a class name is not a string.
     """
-    metadata = {}
+    metadata = {VERSION_KEY: __version__}
     for key, name, value in ((STEP_KEY, "step", step), (EPOCH_KEY, "epoch", epoch)):
         if value is None:
             continue
@@ -47,6 +72,8 @@ def checkpoint_metadata(
         if isinstance(class_names, str) or not all(isinstance(name, str) for name in class_names):
             raise SettingsError("class_names must be a list of strings, one for each logit.")
         metadata[CLASS_NAMES_KEY] = json.dumps(list(class_names), ensure_ascii=False)
+    if preprocess is not None:
+        metadata[PREPROCESS_KEY] = json.dumps(dict(preprocess))
     return metadata
 
 

@@ -1,4 +1,4 @@
-"""Scores as fields of the samples of a FiftyOne data set."""
+"""Scores as fields of the samples of a FiftyOne data set; tested with a stand-in, not with FiftyOne itself."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from vogcore.autodiff import OF
 from vogcore.errors import ModelError, SettingsError
 from vogcore.scoring.native import NativeCheckpoint, gradient_blocks, logit_cotangent
 from vogcore.store import CheckpointInfo
-from vogcore_adapters._missing import missing
+from vogcore_adapters._require import missing
 
 __all__ = ["checkpoint_gradients", "input_gradients"]
 

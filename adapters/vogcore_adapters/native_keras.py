@@ -16,7 +16,7 @@ from vogcore.errors import CheckpointError, ModelError
 from vogcore.scoring.native import NativeCheckpoint, gradient_blocks, logit_cotangent
 from vogcore.store import CheckpointInfo
 from vogcore_adapters import native_jax, native_torch
-from vogcore_adapters._missing import missing
+from vogcore_adapters._require import missing_keras
 
 __all__ = ["checkpoint_gradients", "input_gradients"]
 
@@ -62,6 +62,8 @@ def input_gradients(
         if not model.built:
             first = data.read(0, 1) if hasattr(data, "read") else data[:1]
             model.build((None, *np.shape(first)[1:]))
+        # During fit the variables are taken away from the model until they are asked back.
+        getattr(model, "jax_state_sync", lambda: None)()
         parts = (model.trainable_variables, model.non_trainable_variables)
         state = [[variable.value for variable in part] for part in parts]
         blocks = native_jax.input_gradients(
@@ -193,5 +195,5 @@ def _import_keras() -> Any:
     try:
         import keras
     except ImportError as error:
-        raise missing(error, "keras", "The gradient of a Keras model") from error
+        raise missing_keras(error, "The gradient of a Keras model") from error
     return keras

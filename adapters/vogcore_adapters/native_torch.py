@@ -16,7 +16,7 @@ import numpy.typing as npt
 from vogcore.errors import CheckpointError, ModelError
 from vogcore.scoring.native import NativeCheckpoint, gradient_blocks, logit_cotangent
 from vogcore.store import CheckpointInfo
-from vogcore_adapters._missing import missing
+from vogcore_adapters._require import missing
 from vogcore_adapters.torch import _untouched, _unwrapped
 
 if TYPE_CHECKING:

@@ -7,17 +7,22 @@ import io
 import logging
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vogcore._checkpoint import checkpoint_metadata, save_checkpoint
-from vogcore.errors import DataError, ModelError, SettingsError, VogcoreError
+from vogcore.errors import DataError, ModelError, SettingsError
+from vogcore_adapters import exporter
+from vogcore_adapters._require import missing
 
 if TYPE_CHECKING:
+    from typing import Unpack
+
+    import onnx
     import torch
 
-__all__ = ["export_checkpoint"]
+__all__ = ["CheckpointExporter", "called_by", "export_checkpoint", "to_onnx"]
 
 MINIMUM_OPSET = 18  # the exporter writes 18 and converts upwards; converting downwards fails on some graphs
 INPUT, OUTPUT, BATCH = "input", "logits", "batch"
@@ -67,8 +72,13 @@ def export_checkpoint(
         ModelError: torch cannot export the model, or only for one fixed batch size.
         StoreError: the file cannot be written.
     """
-    torch = _import_torch()
     metadata = checkpoint_metadata(step, epoch, class_names)
+    return save_checkpoint(to_onnx(model, example_input, opset), path, metadata)
+
+
+def to_onnx(model: torch.nn.Module, example_input: torch.Tensor | None, opset: int = MINIMUM_OPSET) -> onnx.ModelProto:
+    """The model as it is now, as :func:`export_checkpoint` writes it; arguments and errors are the same."""
+    torch = _import_torch()
     if opset < MINIMUM_OPSET:
         raise SettingsError(f"opset must be {MINIMUM_OPSET} or later, not {opset}.")
     if not isinstance(example_input, torch.Tensor) or example_input.ndim < 1 or len(example_input) < 1:
@@ -89,7 +99,65 @@ def export_checkpoint(
                 )
             raise ModelError(f"torch cannot export the model {name} to ONNX: {cause}.") from error
     _strip(exported)
-    return save_checkpoint(exported, path, metadata)
+    return exported
+
+
+class CheckpointExporter(exporter.CheckpointExporter):
+    """Writes checkpoints of a torch training loop, without disturbing it.
+
+    Two lines in a loop of your own::
+
+        exporter = CheckpointExporter("ckpts", images[:1], schedule=every_n_steps(100))
+        for images, labels in batches:
+            ...
+            exporter.step(model)  # after optimiser.step()
+
+    or around one that is not yours, with :meth:`watch`. In a distributed training, the process of rank 0 writes.
+
+    Args:
+        folder: where the checkpoints go; made if it does not exist.
+        example_input: as for :func:`export_checkpoint`. None if the attribute of this name will be set before the first
+            checkpoint.
+        opset: as for :func:`export_checkpoint`.
+        **options: see :class:`vogcore_adapters.exporter.Options`.
+
+    Raises:
+        VogcoreError: as :class:`vogcore_adapters.exporter.CheckpointExporter`, and torch or onnxscript is missing.
+    """
+
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        example_input: torch.Tensor | None,
+        *,
+        opset: int = MINIMUM_OPSET,
+        **options: Unpack[exporter.Options],
+    ) -> None:
+        self._torch = _import_torch()
+        self.example_input = example_input
+        self.opset = opset
+        super().__init__(folder, self.convert, **options)
+
+    def convert(self, model: torch.nn.Module) -> onnx.ModelProto:
+        """:func:`to_onnx` with the example and the opset of this object."""
+        return to_onnx(model, self.example_input, self.opset)
+
+    @contextlib.contextmanager
+    def watch(self, model: torch.nn.Module, optimiser: torch.optim.Optimizer) -> Iterator[CheckpointExporter]:
+        """Inside of the ``with``, every ``optimiser.step()`` counts as a step of ``model``.
+
+        Epochs are not seen: give a schedule of steps, or call :meth:`end_epoch`.
+        """
+        hook = optimiser.register_step_post_hook(lambda *_: self.step(model) and None)
+        try:
+            with self:
+                yield self
+        finally:
+            hook.remove()
+
+    def _writes(self) -> bool:
+        distributed = self._torch.distributed
+        return not (distributed.is_available() and distributed.is_initialized()) or distributed.get_rank() == 0
 
 
 def _import_torch() -> Any:
@@ -99,10 +167,7 @@ def _import_torch() -> Any:
         import torch
         import torch.onnx
     except ImportError as error:
-        raise VogcoreError(
-            f"Exporting a torch model needs {error.name or 'torch'}, which is missing or too old here; "
-            "install it with: pip install --upgrade 'vogcore[torch]'"
-        ) from error
+        raise missing(error, "torch", "Exporting a torch model") from error
     return torch
 
 
@@ -115,6 +180,22 @@ def _unwrapped(torch: Any, model: Any) -> Any:
             model = model._orig_mod
         else:
             return model
+
+
+def called_by(model: torch.nn.Module, call: Callable[[Any, Any], Any]) -> torch.nn.Module:
+    """``model`` as a module of one tensor: ``call(model, x)`` gives the logits."""
+    torch = _import_torch()
+
+    class Called(torch.nn.Module):  # type: ignore[name-defined]
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = model
+
+        def forward(self, x: Any) -> Any:
+            return call(self.model, x)
+
+    Called.__name__ = type(model).__name__  # what messages say
+    return Called()
 
 
 @contextlib.contextmanager

@@ -96,6 +96,23 @@ def test_live_in_fit_and_files_of_weights_give_the_same_scores(data, tmp_path):
     assert len(vogcore.score_gradients(tmp_path / "g.h5").checkpoints) == 2
 
 
+def test_in_the_middle_of_an_epoch_the_model_is_the_one_of_that_step(data):
+    """On JAX its variables lag behind the training until the epoch ends, or until a callback asks for its own model."""
+    model, found = network(softmax=True), {}
+    model.compile("sgd", "sparse_categorical_crossentropy")
+
+    class Note(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            found[batch] = whole(input_gradients(model, *data))[0]
+
+        def on_epoch_end(self, epoch, logs=None):
+            found["end"] = whole(input_gradients(model, *data))[0]
+
+    model.fit(*data, batch_size=30, verbose=0, callbacks=[Note()])
+    np.testing.assert_array_equal(found[2], found["end"])
+    assert np.abs(found[1] - found[0]).max() > 1e-5
+
+
 def test_what_cannot_be_used(data, tmp_path):
     images, labels = data
     model = network(softmax=False)

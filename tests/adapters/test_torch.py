@@ -14,6 +14,7 @@ import pytest
 import torch
 from torch import nn
 
+import vogcore
 from vogcore.errors import DataError, ModelError, SettingsError, StoreError
 from vogcore_adapters.torch import export_checkpoint
 
@@ -146,6 +147,7 @@ def test_the_checkpoint_declares_what_scoring_relies_on(exported):
         "vogcore.step": "5",
         "vogcore.epoch": "1",
         "vogcore.class_names": '["a", "b", "c", "d"]',
+        "vogcore.version": vogcore.__version__,
     }
     assert [(entry.domain, entry.version) for entry in model.opset_import] == [("", 18)]
     (image,), (logits,) = model.graph.input, model.graph.output

@@ -76,7 +76,10 @@ def add_parser(commands: Any) -> None:
     what.add_argument("--x-name", metavar="NAME", help="name of the examples in the data file")
     what.add_argument("--y-name", metavar="NAME", help="name of the labels in the data file")
 
-    how = parser.add_argument_group("from stored values to the model's input (what is not inside the graph)")
+    how = parser.add_argument_group(
+        "from stored values to the model's input (what is not inside the graph; default: what the checkpoints record, "
+        "--scale 1 for nothing)"
+    )
     how.add_argument("--scale", metavar="FACTOR", help="multiply by, 1/255 for example")
     how.add_argument("--mean", metavar="M[,M...]", help="then subtract, one number or one for each channel")
     how.add_argument("--std", metavar="S[,S...]", help="then divide by")
@@ -138,7 +141,11 @@ def add_parser(commands: Any) -> None:
         help="checkpoints of a stage, as 0:4 or 0,2,5; repeat for several (default: early, middle and late thirds from "
         "six checkpoints on)",
     )
-    score.add_argument("--wrt", metavar="NAME", help="float tensor of the model to differentiate with respect to")
+    score.add_argument(
+        "--wrt",
+        metavar="NAME",
+        help="float tensor of the model to differentiate with respect to (default: as recorded, else the input)",
+    )
     score.add_argument("--output-name", metavar="NAME", help="output of the model with the class scores")
 
     machine = parser.add_argument_group("the machine")
@@ -318,6 +325,12 @@ def parse_bytes(text: str) -> int:
     return max(int(float(found[1]) * base ** " KMGT".index(found[2].upper() or " ")), 1)
 
 
+def _preprocess_line(made: dict[str, Any] | None) -> str:
+    if not made:
+        return ""
+    return "Preprocessing: " + ", ".join(f"{name} {value}" for name, value in made.items() if value is not None) + "."
+
+
 def summary(scores: Any, path: str | os.PathLike[str]) -> str:
     """What to tell at the end of a run."""
     from vogcore.cli._text import direction_sentence, printable, quoted, timing_line
@@ -325,6 +338,7 @@ def summary(scores: Any, path: str | os.PathLike[str]) -> str:
     name = os.fspath(path)
     lines = [
         f"{len(scores):,} examples scored over {len(scores.checkpoints)} checkpoints into {printable(name)}.",
+        _preprocess_line(scores.settings.get("preprocess")),
         timing_line(scores.timings),
         direction_sentence(scores.direction),
         f"Look at it with: vogcore show {quoted(name)}",

@@ -12,12 +12,14 @@ from typing import Any, Literal
 import numpy as np
 
 from vogcore import kernels
+from vogcore._types import ExampleSource
 from vogcore.data import Preprocess, open_source
-from vogcore.errors import VogcoreWarning
+from vogcore.data.items import Transform
+from vogcore.errors import SettingsError, VogcoreWarning
 from vogcore.runtime import choose_provider
 from vogcore.scoring import pace
 from vogcore.scoring.assemble import Run
-from vogcore.scoring.checkpoints import Checkpoints, find_checkpoints
+from vogcore.scoring.checkpoints import Checkpoints, find_checkpoints, recorded_preprocess, recorded_wrt
 from vogcore.scoring.finish import finish
 from vogcore.scoring.identity import identity
 from vogcore.scoring.inputs import (
@@ -68,6 +70,7 @@ def score(
     statistics: str | os.PathLike[str] | None = None,
     moments: str = "float64",
     preprocess: Preprocess | None = None,
+    transform: Transform | None = None,
     ids: Any = None,
     class_names: Sequence[str] | None = None,
     x_name: str | None = None,
@@ -105,12 +108,16 @@ def score(
             the thirds ``early``, ``middle`` and ``late``. The stage ``all`` is always there.
         of, target, target_checkpoint, channels, channel_axis, reduction, scale, normalise, statistics, moments: how
             gradients become scores, see :class:`vogcore.scoring.Settings`.
-        preprocess: from stored values to the model's input. Gradients are taken with respect to the model's input.
+        preprocess: from stored values to the model's input; None for what the checkpoints record, ``Preprocess()`` for
+            none although they record one. Gradients are taken with respect to the model's input.
+        transform: called with every stored example by itself, before ``preprocess``, see
+            :func:`vogcore.data.open_source`; one that gives another result on a second call is refused.
         ids: stable id of every example (N,).
         class_names: name of every class, in index order.
         x_name, y_name: names inside an .npz or HDF5 file.
-        wrt, output: see :func:`vogcore.gradient_model`. With ``wrt`` a float tensor inside the model, such as the
-            output of an embedding, examples may be integers (tokens); they reach the model as they are stored.
+        wrt, output: see :func:`vogcore.gradient_model`; ``wrt`` is by default what the checkpoints record. With ``wrt``
+            a float tensor inside the model, such as the output of an embedding, examples may be integers (tokens); they
+            reach the model as they are stored.
         keep_gradients: gradient archive to write on the way, for :func:`score_gradients`.
         keep_dtype: ``"float32"``, ``"float16"`` or ``"bfloat16"`` in the archive.
         maps: per-pixel maps, in a second pass over a few examples: a number, for that many of the hardest, or the
@@ -163,6 +170,7 @@ def score(
             ids=ids,
             class_names=class_names,
             preprocess=preprocess,
+            transform=transform,
             x_name=x_name,
             y_name=y_name,
             require_labels=settings.target == "label",
@@ -173,6 +181,15 @@ def score(
         found, notes = find_checkpoints(checkpoints)
         for note in notes:
             warnings.warn(note, VogcoreWarning, stacklevel=2)
+        wrt = recorded_wrt(found) if wrt is None else wrt
+        # A source of the user's own is taken to give what the model wants.
+        if preprocess is None and not isinstance(data, ExampleSource) and (made := recorded_preprocess(found)):
+            if transform is not None:
+                raise SettingsError(
+                    "A transform was given and the checkpoints record preprocessing; say with preprocess= what comes "
+                    "after the transform, Preprocess() for nothing."
+                )
+            source = open_source(source, preprocess=made, require_labels=False)
         windows = resolve_stages(len(found), stages)
         check_target_checkpoint(settings, len(found))
         sessions = Sessions(found, settings, chosen, threads, wrt=wrt, output=output)

@@ -13,11 +13,20 @@ from typing import Any, TypeAlias
 
 import onnx
 
-from vogcore._checkpoint import CLASS_NAMES_KEY, EPOCH_KEY, STEP_KEY
-from vogcore.errors import CheckpointError
+from vogcore._checkpoint import CLASS_NAMES_KEY, EPOCH_KEY, PREPROCESS_KEY, STEP_KEY, WRT_KEY
+from vogcore.data import Preprocess
+from vogcore.errors import CheckpointError, SettingsError
 from vogcore.graph import load_model, weights_digest
 
-__all__ = ["Checkpoint", "Checkpoints", "find_checkpoints", "in_training_order", "natural_key"]
+__all__ = [
+    "Checkpoint",
+    "Checkpoints",
+    "find_checkpoints",
+    "in_training_order",
+    "natural_key",
+    "recorded_preprocess",
+    "recorded_wrt",
+]
 
 Checkpoints: TypeAlias = "str | os.PathLike[str] | Sequence[str | os.PathLike[str] | onnx.ModelProto]"
 
@@ -35,6 +44,10 @@ class Checkpoint:
     sha256: str
     """Digest of its weights."""
     class_names: list[str] | None
+    preprocess: str | None = None
+    """JSON text, as it is recorded."""
+    wrt: str | None = None
+    """The value that it records as what gradients are taken of."""
 
     def load(self) -> onnx.ModelProto:
         """The forward model."""
@@ -78,6 +91,44 @@ def find_checkpoints(checkpoints: Checkpoints) -> tuple[list[Checkpoint], list[s
         )
     found = _with_names_of_their_own(found)
     return found, _identical(found)
+
+
+def recorded_preprocess(found: Sequence[Checkpoint]) -> Preprocess | None:
+    """The preprocessing that the checkpoints record, for examples as they are stored; None where none does.
+
+    Raises:
+        CheckpointError: they record different ones, or one that cannot be read.
+    """
+    advice = "say which one to use: preprocess=, on the command line --scale, --mean, --std and --layout"
+    first = found[0]
+    for other in found[1:]:
+        if other.preprocess != first.preprocess:
+            raise CheckpointError(
+                f"The checkpoints {first.name} and {other.name} record different preprocessing; {advice}."
+            )
+    if first.preprocess is None:
+        return None
+    try:
+        return Preprocess(**json.loads(first.preprocess))
+    except (ValueError, TypeError, SettingsError) as error:
+        raise CheckpointError(
+            f"The preprocessing that the checkpoint {first.name} records cannot be read; {advice}."
+        ) from error
+
+
+def recorded_wrt(found: Sequence[Checkpoint]) -> str | None:
+    """The value inside the model that the checkpoints record as what gradients are taken of; None for the input.
+
+    Raises:
+        CheckpointError: they record different ones.
+    """
+    for other in found[1:]:
+        if other.wrt != found[0].wrt:
+            raise CheckpointError(
+                f"The checkpoints {found[0].name} and {other.name} record different values whose gradient is wanted; "
+                "name one: wrt=, on the command line --wrt."
+            )
+    return found[0].wrt
 
 
 def _require_list(checkpoints: Any) -> Iterable[Any]:
@@ -162,6 +213,8 @@ def _from_proto(model: onnx.ModelProto, name: str, path: Path | None, keep: onnx
         epoch=_number(props.get(EPOCH_KEY)),
         sha256=weights_digest(model),
         class_names=_names(props.get(CLASS_NAMES_KEY)),
+        preprocess=props.get(PREPROCESS_KEY),
+        wrt=props.get(WRT_KEY),
     )
 
 
