@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from vogcore.errors import VogcoreError as VogcoreError
     from vogcore.errors import VogcoreWarning as VogcoreWarning
     from vogcore.scoring.api import score as score
-    from vogcore.scoring.api import score_gradients as score_gradients
+    from vogcore.scoring.given import score_gradients as score_gradients
     from vogcore.scoring.live import LiveScorer as LiveScorer
     from vogcore.store.archive import GradientWriter as GradientWriter
     from vogcore.store.scores import Scores as Scores
@@ -38,7 +38,7 @@ _HOME = {
     "open_scores": "vogcore.store.scores",
     "register_vjp": "vogcore.autodiff.custom",
     "score": "vogcore.scoring.api",
-    "score_gradients": "vogcore.scoring.api",
+    "score_gradients": "vogcore.scoring.given",
     "unregister_vjp": "vogcore.autodiff.custom",
     "vjp_model": "vogcore.autodiff.transform",
 }

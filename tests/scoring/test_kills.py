@@ -22,7 +22,8 @@ PROGRAM = """
 import json, os, random, signal, sys, time
 import numpy as np
 import vogcore
-from vogcore.scoring.api import score, score_gradients
+from vogcore.scoring.api import score
+from vogcore.scoring.given import score_gradients
 from vogcore.runtime import choose_provider
 from vogcore.store import _blocks, open_gradients
 from vogcore.store.journal import Journal, journal_path

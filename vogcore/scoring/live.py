@@ -16,16 +16,13 @@ from vogcore.scoring.inputs import check_outputs, choose_examples
 from vogcore.scoring.live_checkpoint import CheckpointUnderWay
 from vogcore.scoring.live_scores import live_scores
 from vogcore.scoring.positions import Where
-from vogcore.scoring.settings import Settings, choose_channel_axis
+from vogcore.scoring.settings import MEMORY, Settings, choose_channel_axis
 from vogcore.scoring.stages import can_be_named
 from vogcore.store import CheckpointInfo, Scores
 from vogcore.store.live import LiveFolder
 from vogcore.store.live_contents import LiveCheckpoint, LiveContents
 
 __all__ = ["LiveScorer"]
-
-MEMORY = 1 << 30
-"""Bytes for shards that have got some of their examples."""
 
 
 class LiveScorer:

@@ -12,6 +12,7 @@ from vogcore.errors import SettingsError
 
 __all__ = [
     "CHANNELS",
+    "MEMORY",
     "MOST_THREADS",
     "NORMALISE",
     "REDUCTIONS",
@@ -25,6 +26,8 @@ CHANNELS = ("mean", "none", "magnitude", "l2")
 REDUCTIONS = ("std", "var")
 SCALES = ("none", "relative")
 NORMALISE = ("class", "absolute", "robust", "none")
+MEMORY = 1 << 30
+"""Bytes for the moments and values of one block of examples, where nothing else is said."""
 MOST_THREADS = 1024
 """More are a mistake that would take the machine down before it fails: ONNX Runtime starts every one of them."""
 _MOST_CHANNELS = 4
