@@ -184,7 +184,7 @@ def test_features_without_maps_and_maps_without_data(report):
     assert "VoG by feature needs maps" in report(scores, x).text
     assert "VoG by feature" in report(run(maps=(30,))).text
     page = report(run(maps=(12, 12)))
-    assert page.count("img") == 8
+    assert page.count("img") == 2
 
 
 def test_tokens_are_coloured_by_vog(report):

@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 
 from vogcore.data import ArraySource, Preprocess
-from vogcore.errors import OutputExistsError, SettingsError, StoreError, VogcoreError
+from vogcore.errors import DataError, OutputExistsError, SettingsError, StoreError, VogcoreError
 from vogcore.report import write_report
+from vogcore.report.data import open_data
+from vogcore.report.images import Look
 from vogcore.store import CheckpointInfo, Direction
 
 from .runs import HOSTILE, pictures, run
@@ -203,25 +205,41 @@ def test_one_score_for_all_and_one_label_for_all(report):
     assert "is the same for all examples" in page.text
 
 
-def test_data_of_another_size_or_content_are_left_out_with_a_word(report, tmp_path):
+def test_data_of_another_size_or_content_are_refused():
     scores = run()
     x = pictures(labels=scores.labels)
-    page = report(scores, x[:-1])
-    assert "holds 399 examples and the scores are of 400" in page.text
-    assert page.count("img") == 0
+    with pytest.raises(DataError, match="holds 399 examples and the scores are of 400"):
+        open_data(x[:-1], scores)
+    assert "records no fingerprint" in open_data(x, scores).note
     scores.settings["data"] = {"name": "train.npz", "sha256": source_of(scores, x).fingerprint()}
-    assert report(scores, x, labels=scores.labels).count("img") > 20
+    assert open_data(x, scores, labels=scores.labels).note == ""
     changed = x.copy()
     changed[7, 3, 3] ^= 1
-    page = report(scores, changed, labels=scores.labels)
-    assert "holds other examples or labels" in page.text
-    assert page.count("img") == 0
+    with pytest.raises(DataError, match="holds other examples or labels than those that were scored"):
+        open_data(changed, scores, labels=scores.labels)
+    with pytest.raises(DataError, match="holds other examples or labels"):
+        open_data(x, scores, labels=np.roll(scores.labels, 1))
     # Another mean, given to show the pictures, makes no other data.
-    assert report(scores, x, labels=scores.labels, preprocess=Preprocess(mean=3.0)).count("img") > 20
-    assert write_report(scores, tmp_path / "told.html", changed[:5]) != []
+    assert open_data(x, scores, labels=scores.labels, preprocess=Preprocess(mean=3.0)).note == ""
 
 
-def test_preprocessing_is_taken_from_the_score_file(report):
+def test_large_data_are_compared_by_their_number_alone(monkeypatch):
+    monkeypatch.setattr("vogcore.report.data.MOST_BYTES_COMPARED", 1000)
+    scores = run()
+    scores.settings["data"] = {"name": "train.npz", "sha256": "0" * 64}
+    assert "not their content" in open_data(pictures(labels=scores.labels), scores).note
+
+
+def test_data_that_are_refused_are_left_out_with_a_word(tmp_path):
+    scores, path = run(), tmp_path / "r.html"
+    told = write_report(scores, path, pictures(labels=scores.labels)[:5])
+    text = path.read_text(encoding="utf-8")
+    assert "holds 5 examples and the scores are of 400" in told[0]
+    assert told[0] in text
+    assert "<img" not in text
+
+
+def test_preprocessing_is_taken_from_the_score_file():
     scores = run()
     x = pictures(labels=scores.labels, channels=3)
     preprocess = Preprocess(scale=1 / 255, mean=[0.5, 0.4, 0.3], std=[0.2, 0.2, 0.3], layout="nhwc->nchw")
@@ -230,9 +248,10 @@ def test_preprocessing_is_taken_from_the_score_file(report):
         "preprocess": preprocess.to_dict(),
         "data": {"name": "x", "sha256": scored.fingerprint(), "shape": [400, 3, 28, 28]},
     }
-    page = report(scores, x, labels=scores.labels)
-    assert "was not checked" not in page.text
-    assert page.count("img") > 20
+    data = open_data(x, scores, labels=scores.labels)
+    assert data.note == ""
+    assert data.look == Look("chw", 0.0, 1.0)
+    np.testing.assert_allclose(data.example(3), x[3].transpose(2, 0, 1) / 255, atol=1e-6)
 
 
 def test_what_is_asked_for_and_cannot_be_had(tmp_path):

@@ -149,17 +149,18 @@ def kept(scores: Scores, findings: Findings, stage: str, score: str) -> Section:
     chosen = [f for f in findings.scores if f.name == "vog" or (f.name == "vog_relative" and f.stage == stage)]
     if main is not None and main not in chosen:
         chosen.insert(0, main)
-    curves = {}
+    curves, ends = {}, []
     for f in chosen:
         usable = f.ranked.finite & findings.labelled
         if usable.any():
             curves[plain(f.title)] = kept_accuracy(
                 f.ranked.values[usable], findings.correct[usable], f.direction.hard_is_high, SHARES
             )
-            section.notes.append(f"{plain(f.title)}: {hard_end(f)}.")
+            ends.append(f"{plain(f.title)}: {hard_end(f)}")
     if main is None or not curves:
         section.missing.append(_NO_VALUES.format("vog"))
         return section
+    section.notes.append(f"Which end is set aside first: {'; '.join(ends)}.")
     usable = main.ranked.finite & findings.labelled
     emptied = [0] * len(SHARES)
     if usable.any():

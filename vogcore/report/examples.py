@@ -13,7 +13,7 @@ from vogcore.errors import DataError
 from vogcore.report import charts, images, tables
 from vogcore.report.data import Data
 from vogcore.report.findings import Findings
-from vogcore.report.parts import Chart, Example, number, plain
+from vogcore.report.parts import Chart, Example, Row, Table, number, plain
 from vogcore.store import Scores
 
 __all__ = ["Maker", "choose_classes", "choose_detailed", "extremes"]
@@ -196,38 +196,48 @@ class Maker:
             both = None if values is None else images.overlay(images.as_pixels(values, data.look), vog)
             if both is not None:
                 example.overlay = self._picture(both)
+                example.notes.append(_said_of(vog))
         elif data is not None and data.kind == "tokens":
-            self._tokens(example, vog, data)
+            self._tokens(example, vog, data, prefix)
         elif vog.ndim == 1:
             names = [f"feature {i}" for i in range(len(vog))] if data is None else data.feature_names(len(vog))
             example.charts.append(feature_chart(names, vog, f"{prefix}-features", f"VoG of example {example.ident}"))
         elif images.image_layout(vog.shape) == "hw":
             example.overlay = self._picture(_alone(vog))
+            example.notes.append(_said_of(vog))
 
-    def _tokens(self, example: Example, vog: npt.NDArray, data: Data) -> None:
+    def _tokens(self, example: Example, vog: npt.NDArray, data: Data, prefix: str) -> None:
         values = self._read(example)
         strength = vog.reshape(len(vog), -1).mean(axis=1)
         if values is None or len(values) != len(strength):
             return
         strength = np.nan_to_num(strength, posinf=0.0)
         most = float(strength.max()) or 1.0
-        shown = zip(values[:_MOST_TOKENS_SHOWN], strength, strict=False)
+        shown = [plain(data.token(int(index)), 60) for index in values[:_MOST_TOKENS_SHOWN]]
         example.notes.clear()  # the same text without colours
-        example.tokens = [(plain(data.token(int(index)), 60), float(s) / most) for index, s in shown]
+        example.tokens = [(token, float(s) / most) for token, s in zip(shown, strength, strict=False)]
+        title = f"VoG of each token of example {example.ident}"
+        rows: list[Row] = [[token, number(float(s))] for token, s in zip(shown, strength, strict=False)]
+        example.charts.append(Chart(f"{prefix}-tokens", title, "", Table(title, ["token", "VoG"], rows)))
         if len(values) > _MOST_TOKENS_SHOWN:
             example.notes.append(f"The first {_MOST_TOKENS_SHOWN} of {len(values):,} tokens.")
 
 
 def feature_chart(names: Sequence[str], values: npt.NDArray, ident: str, title: str) -> Chart:
     """Bars of the features with the largest VoG, and a table of them."""
-    from vogcore.report.parts import Table
-
     order = np.argsort(-np.nan_to_num(values), kind="stable")[:_MOST_FEATURES]
     shown = [names[i] for i in order]
-    rows = [[names[i], number(float(values[i]))] for i in order]
+    rows: list[Row] = [[names[i], number(float(values[i]))] for i in order]
     note = [f"The {len(order)} of {len(values):,} features with the largest VoG."] if len(order) < len(values) else []
     svg = charts.feature_bars(shown, values[order].astype(np.float64), ident, title)
     return Chart(ident, title, svg, Table(title, ["feature", "VoG"], rows), note)
+
+
+def _said_of(vog: npt.NDArray) -> str:
+    """A map in words, for those who do not see it and for those who want its scale."""
+    flat = np.nan_to_num(vog.astype(np.float64), posinf=0.0)
+    place = ", ".join(str(int(i)) for i in np.unravel_index(int(flat.argmax()), flat.shape))
+    return f"VoG of a pixel is {flat.mean():.3g} on average and at most {flat.max():.3g}, at ({place}), counted from 0."
 
 
 def _alone(vog: npt.NDArray) -> npt.NDArray[np.uint8]:

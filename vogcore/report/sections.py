@@ -55,7 +55,8 @@ def summary(scores: Scores, findings: Findings) -> Section:
     )
     data = settings.get("data")
     if isinstance(data, dict):
-        facts.append(("Data", plain(f"{data.get('name')}, shape {data.get('shape')}")))
+        shape = f", shape {data['shape']}" if "shape" in data else ""
+        facts.append(("Data", plain(f"{data.get('name')}{shape}")))
     if settings.get("provider"):
         facts.append(("Computed on", plain(f"{settings.get('provider')}, {settings.get('device')}")))
     facts.append(("Created", plain(f"{scores.created}, vogcore {scores.vogcore_version}")))
@@ -109,7 +110,7 @@ def _seconds(seconds: Any) -> str:
 
 
 def hard_end(finding: Finding) -> str:
-    """Which end of a score is taken as the hard one here, in words, for titles: ``"high end is hard, as measured"``."""
+    """Which end of a score is taken as the hard one, and on what grounds, in words."""
     end = "high" if finding.direction.hard_is_high else "low"
     how = "as measured on this run" if finding.direction.decided else "as claimed; this run does not tell"
     return f"the {end} end is the hard one, {how}"
@@ -197,9 +198,8 @@ def _best(findings: Findings) -> list[str]:
 
 
 def _separates(finding: Finding) -> str:
-    d, end = finding.direction, "high" if finding.direction.auroc_errors >= 0.5 else "low"
-    return (
-        f"{plain(finding.title)} separates errors best: AUROC {d.auroc_errors:.3f} "
-        f"{interval(finding.low, finding.high, '.3f')}, "
-        f"which is {finding.separation:.3f} when it is read from its {end} end"
-    )
+    area = finding.direction.auroc_errors
+    said = f"AUROC {area:.3f} {interval(finding.low, finding.high, '.3f')}"
+    if area < 0.5:
+        said += f", that is {finding.separation:.3f} read from its low end"
+    return f"{plain(finding.title)} separates errors best: {said}"

@@ -33,30 +33,29 @@ def directions(found: Sequence[Finding]) -> Table:
     rows: list[Row] = []
     for f in found:
         d = f.direction
-        remark = []
+        measured = [d.measured]
         if f.contradicts:
-            remark.append("opposite of the claim")
+            measured.append("opposite of the claim")
         if f.yardstick:
-            remark.append("what the others are measured against")
+            measured.append("the yardstick itself")
         missing = len(f.ranked.values) - f.ranked.n
         if missing:
-            remark.append(f"{missing:,} examples without a value")
+            measured.append(f"{missing:,} examples without a value")
         rows.append(
             [
                 plain(f.name),
                 plain(f.stage) if f.stage else "companion",
                 plain(f.claimed),
-                d.measured,
+                "; ".join(measured),
                 figure(d.auroc_errors, ".3f"),
                 interval(f.low, f.high),
                 figure(d.spearman_loss, "+.3f"),
                 interval(d.spearman_low, d.spearman_high, "+.2f"),
-                "; ".join(remark),
             ]
         )
     header = [
         "score", "stage", "hard end as claimed", "hard end as measured", "AUROC for errors", "95% interval",
-        "rank correlation with loss", "95% interval ", "remark",
+        "rank correlation with loss", "95% interval ",
     ]  # fmt: skip
     return Table("Every score of the file, as measured on this run", header, rows, left=4)
 
