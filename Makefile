@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: env demo test lint bench zoo golden native clean
+.PHONY: env browser demo test lint bench zoo golden native clean
 
 env: $(VENV)/.installed
 
@@ -21,10 +21,21 @@ lint: env
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# The tests of the report want a browser, and a clean Debian has none. Where it cannot be installed (another system, no
+# root, no network) they are skipped; where it is there they must run.
+APT := -qq -o Acquire::Retries=1 -o Acquire::http::Timeout=20
+HAS_BROWSER := command -v chromium >/dev/null && command -v chromedriver >/dev/null
+
+browser:
+	@$(HAS_BROWSER) || if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  export DEBIAN_FRONTEND=noninteractive; \
+	  (timeout 120 apt-get $(APT) update && timeout 600 apt-get $(APT) install -y --no-install-recommends chromium chromium-driver) \
+	  >/dev/null 2>&1 || echo "Chromium could not be installed; the tests that need it are skipped."; fi
+
 # The adapters' tests train in every framework: those that do not live in .venv have environments of their own. With
 # the variable, a framework that is missing is a failure.
-test: env lint .venv-zoo-jax/.installed .venv-zoo-keras/.installed
-	VOGCORE_REQUIRE_FRAMEWORKS=1 $(BIN)/python -m pytest
+test: env lint browser .venv-zoo-jax/.installed .venv-zoo-keras/.installed
+	if $(HAS_BROWSER); then export VOGCORE_REQUIRE_BROWSER=1; fi; VOGCORE_REQUIRE_FRAMEWORKS=1 $(BIN)/python -m pytest
 	$(MAKE) native
 
 # SUITE=speed times gradients and kernels and needs no data; without it the whole job runs on Fashion-MNIST, in the folder DATA.

@@ -25,7 +25,7 @@ from vogcore.errors import VogcoreError, VogcoreWarning
 
 __all__ = ["main"]
 
-_COMMANDS = ("score", "show", "check_model", "gradient_model", "demo")
+_COMMANDS = ("score", "show", "report", "check_model", "gradient_model", "demo")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from vogcore.store import Direction
 from vogcore.store.schema import EASIER, HARDER, UNDETERMINED
 
-__all__ = ["auroc", "measure_direction", "ranks", "spearman"]
+__all__ = ["auroc", "auroc_interval", "decide", "measure_direction", "ranks", "spearman"]
 
 _Z95 = 1.959963984540054
 _FEWEST_EXAMPLES = 10
@@ -62,13 +62,25 @@ def measure_direction(
     scores, loss, errors = scores[usable], loss[usable], ~correct[usable]
     n, n_errors = len(scores), int(errors.sum())
     rho, area = (spearman(scores, loss), auroc(scores, errors)) if n else (math.nan, math.nan)
+    return decide(rho, area, n, n_errors)
+
+
+def decide(rho: float, area: float, n: int, n_errors: int) -> Direction:
+    """The direction, from a rank correlation with the loss and an AUROC that somebody has computed already.
+
+    Args:
+        rho: rank correlation of the score with the loss, or NaN.
+        area: AUROC of the score for the errors, or NaN.
+        n: number of examples that both were measured on.
+        n_errors: number of errors among them.
+    """
     low, high = _spearman_interval(rho, n)
     measured = UNDETERMINED
     if n >= _FEWEST_EXAMPLES and not math.isnan(rho) and (low > 0 or high < 0):
         measured = HARDER if rho > 0 else EASIER
         if min(n_errors, n - n_errors) >= _FEWEST_OF_EACH:
-            margin = _Z95 * _auroc_error(area, n_errors, n - n_errors)
-            opposite = area + margin < 0.5 if rho > 0 else area - margin > 0.5
+            least, most = auroc_interval(area, n_errors, n - n_errors)
+            opposite = most < 0.5 if rho > 0 else least > 0.5
             measured = UNDETERMINED if opposite else measured
     return Direction(
         claimed=HARDER,
@@ -92,7 +104,14 @@ def _spearman_interval(rho: float, n: int) -> tuple[float, float]:
     return math.tanh(z - width), math.tanh(z + width)
 
 
-def _auroc_error(area: float, n_positive: int, n_negative: int) -> float:
+def auroc_interval(area: float, n_positive: int, n_negative: int) -> tuple[float, float]:
+    """95% confidence interval of an AUROC (Hanley & McNeil 1982); NaN where there are no two kinds of examples.
+
+    It is an approximation for large numbers: with fewer than ten of one kind it says little.
+    """
+    if math.isnan(area) or not n_positive or not n_negative:
+        return math.nan, math.nan
     q1, q2 = area / (2 - area), 2 * area * area / (1 + area)
     variance = area * (1 - area) + (n_positive - 1) * (q1 - area * area) + (n_negative - 1) * (q2 - area * area)
-    return math.sqrt(max(variance, 0.0) / (n_positive * n_negative))
+    margin = _Z95 * math.sqrt(max(variance, 0.0) / (n_positive * n_negative))
+    return max(area - margin, 0.0), min(area + margin, 1.0)
