@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from vogcore.scoring.api import score as score
     from vogcore.scoring.given import score_gradients as score_gradients
     from vogcore.scoring.live import LiveScorer as LiveScorer
+    from vogcore.scoring.compare import compare as compare
     from vogcore.store.archive import GradientWriter as GradientWriter
+    from vogcore.scoring.merge import merge as merge
     from vogcore.store.scores import Scores as Scores
     from vogcore.store.scores import open_scores as open_scores
 
@@ -35,7 +37,10 @@ _HOME = {
     "VogcoreWarning": "vogcore.errors",
     "check_model": "vogcore.diagnose.check",
     "gradient_model": "vogcore.autodiff.transform",
+    "compare": "vogcore.scoring.compare",
     "open_scores": "vogcore.store.scores",
+    "inspect_file": "vogcore.diagnose.files",
+    "merge": "vogcore.scoring.merge",
     "register_vjp": "vogcore.autodiff.custom",
     "score": "vogcore.scoring.api",
     "score_gradients": "vogcore.scoring.given",

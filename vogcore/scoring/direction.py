@@ -10,7 +10,7 @@ import numpy.typing as npt
 from vogcore.store import Direction
 from vogcore.store.schema import EASIER, HARDER, UNDETERMINED
 
-__all__ = ["auroc", "measure_direction", "ranks", "spearman"]
+__all__ = ["auroc", "measure_direction", "ranks", "spearman", "spearman_interval"]
 
 _Z95 = 1.959963984540054
 _FEWEST_EXAMPLES = 10
@@ -62,7 +62,7 @@ def measure_direction(
     scores, loss, errors = scores[usable], loss[usable], ~correct[usable]
     n, n_errors = len(scores), int(errors.sum())
     rho, area = (spearman(scores, loss), auroc(scores, errors)) if n else (math.nan, math.nan)
-    low, high = _spearman_interval(rho, n)
+    low, high = spearman_interval(rho, n)
     measured = UNDETERMINED
     if n >= _FEWEST_EXAMPLES and not math.isnan(rho) and (low > 0 or high < 0):
         measured = HARDER if rho > 0 else EASIER
@@ -82,7 +82,8 @@ def measure_direction(
     )
 
 
-def _spearman_interval(rho: float, n: int) -> tuple[float, float]:
+def spearman_interval(rho: float, n: int) -> tuple[float, float]:
+    """95% confidence interval of a rank correlation over n examples (Fisher's z, Bonett & Wright 2000)."""
     if math.isnan(rho) or n <= 3:
         return math.nan, math.nan
     if abs(rho) >= 1.0:
