@@ -215,11 +215,12 @@ def model(**metadata):
 
 
 def test_a_checkpoint(tmp_path, inspect):
-    save_checkpoint(model(), tmp_path / "c.onnx", checkpoint_metadata(7, 2, ["cat", "dog"]))
+    save_checkpoint(model(), tmp_path / "c.onnx", checkpoint_metadata(7, 2, ["cat", "dog"], {"scale": 0.5}))
     found = inspect("c.onnx")
     assert (found.kind, found.complete) == ("ONNX checkpoint", True)
     facts = found.facts
     assert (facts["step"], facts["epoch"], facts["class_names"], facts["weights"]) == (7, 2, ["cat", "dog"], 6)
+    assert (facts["preprocess"], facts["wrt"], found.vogcore_version) == ({"scale": 0.5}, None, vogcore.__version__)
     assert (facts["inputs"], facts["outputs"]) == ({"x": "float (n, 3)"}, {"logits": "float (n, 2)"})
     onnx.save(model(), tmp_path / "m.onnx")
     found = inspect("m.onnx")

@@ -10,7 +10,7 @@ from typing import Any
 
 import onnx
 
-from vogcore._checkpoint import CLASS_NAMES_KEY, EPOCH_KEY, STEP_KEY
+from vogcore._checkpoint import CLASS_NAMES_KEY, EPOCH_KEY, PREPROCESS_KEY, STEP_KEY, VERSION_KEY, WRT_KEY
 from vogcore._paths import reason
 from vogcore.errors import ModelError, StoreError
 from vogcore.graph.load import load_model, weights_digest
@@ -76,6 +76,8 @@ def _model_report(path: Path) -> FileReport:
         "step": _json(props.get(STEP_KEY)),
         "epoch": _json(props.get(EPOCH_KEY)),
         "class_names": _json(props.get(CLASS_NAMES_KEY)),
+        "preprocess": _json(props.get(PREPROCESS_KEY)),
+        "wrt": props.get(WRT_KEY),
         "sha256": weights_digest(model),
         "ir_version": model.ir_version,
         "opsets": {entry.domain or "ai.onnx": entry.version for entry in model.opset_import},
@@ -94,6 +96,7 @@ def _model_report(path: Path) -> FileReport:
         format="onnx",
         format_version=str(model.ir_version),
         bytes=path.stat().st_size,
+        vogcore_version=props.get(VERSION_KEY, ""),
         facts=facts,
         verified=True,
         notes=notes,
