@@ -124,6 +124,14 @@ def test_the_journal_of_a_run(tmp_path, inspect):
     assert inspect("s.h5.partial").complete
 
 
+@pytest.mark.parametrize("change", [{"classes": 5}, {"checkpoints": [1]}, {"stages": [1]}, {"settings": [1]}], ids=str)
+def test_a_journal_that_says_impossible_things(change, tmp_path):
+    with Journal(tmp_path / "s.h5.partial") as journal:
+        journal.begin(RUN | change, {"vog": np.arange(N, dtype=float)})
+    with pytest.raises(StoreError, match="its description of the run makes no sense"):
+        vogcore.inspect_file(tmp_path / "s.h5.partial")
+
+
 def test_a_damaged_journal(tmp_path, inspect):
     path = tmp_path / "s.h5.partial"
     with Journal(path) as journal:

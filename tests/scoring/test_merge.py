@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import vogcore
-from vogcore.errors import DataError, SettingsError, VogcoreWarning
+from vogcore.errors import DataError, SettingsError, StoreError, VogcoreWarning
 from vogcore.scoring.merge import merge
 
 from .models import examples, mlps
@@ -219,3 +219,19 @@ def test_what_cannot_be_merged_at_all():
     bare.stages["all"].mean_abs_gradient = None
     with pytest.raises(SettingsError, match="file 1 has no mean absolute gradient"):
         merge([part, bare])
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("data", {"shape": 5}), ("data", {"shape": []}), ("eps", "x"), ("eps", -1.0), ("target_checkpoint", 99),
+        ("target_checkpoint", "x"), ("versions", [1]), ("scale", ["none"]),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_settings_that_somebody_has_changed_are_refused(key, value):
+    parts = [run(slice(0, 16)), run(slice(16, 40))]
+    for part in parts:
+        part.settings[key] = value
+    with pytest.raises(StoreError, match=f"file 0 is damaged: its setting {key} is impossible"):
+        merge(parts)

@@ -112,8 +112,10 @@ def _json(text: str | None) -> Any:
 
 
 def _type(value: onnx.ValueInfoProto) -> str:
-    tensor = value.type.tensor_type
+    tensor, types = value.type.tensor_type, onnx.TensorProto.DataType
+    # A number that this version of onnx does not know has no name.
+    name = types.Name(tensor.elem_type).lower() if tensor.elem_type in types.values() else str(tensor.elem_type)
     if not tensor.HasField("shape"):
-        return f"{onnx.TensorProto.DataType.Name(tensor.elem_type).lower()} of unknown shape"
+        return f"{name} of unknown shape"
     shape = [str(d.dim_value) if d.HasField("dim_value") else d.dim_param or "?" for d in tensor.shape.dim]
-    return f"{onnx.TensorProto.DataType.Name(tensor.elem_type).lower()} ({', '.join(shape)})"
+    return f"{name} ({', '.join(shape)})"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from vogcore.errors import SettingsError
+from vogcore.errors import SettingsError, StoreError
 from vogcore.scoring.compare import differences
 from vogcore.store import Scores
 
@@ -29,9 +29,11 @@ def require_mergeable(parts: Sequence[Scores], names: Sequence[str]) -> list[str
 
     Raises:
         SettingsError: the message names what differs.
+        StoreError: the settings of a file are none that vogcore writes.
     """
     classes = list(parts[0].classes)
     for part, name in zip(parts, names, strict=True):
+        _require_sane(part, name)
         for what, stage in part.stages.items():
             if stage.mean_abs_gradient is None:
                 raise SettingsError(
@@ -55,6 +57,23 @@ def require_mergeable(parts: Sequence[Scores], names: Sequence[str]) -> list[str
                 "way."
             )
     return classes
+
+
+def _require_sane(part: Scores, name: str) -> None:
+    """What a merge goes by must be of the types that vogcore writes; settings are JSON that anybody can change."""
+    record, k = part.settings, len(part.checkpoints)
+    data, eps, at = record.get("data"), record.get("eps"), record.get("target_checkpoint", -1)
+    shape = data.get("shape", [0]) if isinstance(data, dict) else [0]
+    sane = {
+        "data": data is None or (isinstance(shape, list) and shape and all(isinstance(size, int) for size in shape)),
+        "eps": eps is None or (isinstance(eps, float) and 0 < eps < 1),
+        "target_checkpoint": isinstance(at, int) and -k <= at < k,
+        "versions": isinstance(record.get("versions") or {}, dict),
+        **{key: isinstance(record.get(key, ""), str | None) for key in ("channels", "reduction", "scale", "normalise")},
+    }
+    for key, is_so in sane.items():
+        if not is_so:
+            raise StoreError(f"{name} is damaged: its setting {key} is impossible; restore it from a copy.")
 
 
 def _different_settings(first: Scores, other: Scores) -> list[str]:

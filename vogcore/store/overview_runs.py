@@ -44,24 +44,28 @@ def journal_report(path: str | os.PathLike[str]) -> FileReport:
     problems = [f"It cannot be gone on with: {problem}."] if problem else []
     if damaged:
         problems.append(f"The records of examples {example_ranges(damaged)} are damaged; they will be computed again.")
-    facts: dict[str, Any] = {
-        "examples": count,
-        "finished": done,
-        "classes": len(run.get("classes", [])),
-        "checkpoints": [{"name": name, "sha256": sha256} for name, sha256 in run.get("checkpoints", [])],
-        "stages": run.get("stages", {}),
-    }
+    try:
+        facts: dict[str, Any] = {
+            "examples": count,
+            "finished": done,
+            "classes": len(run.get("classes", [])),
+            "checkpoints": [{"name": str(name), "sha256": str(sha256)} for name, sha256 in run.get("checkpoints", [])],
+            "stages": {str(name): list(window) for name, window in run.get("stages", {}).items()},
+        }
+        settings, versions = dict(run.get("settings", {})), dict(run.get("versions", {}))
+    except (TypeError, ValueError, AttributeError) as error:
+        raise StoreError(f"{path}: its description of the run makes no sense; move or delete it.") from error
     return FileReport(
         path=os.fspath(path),
         kind="journal of a score run under way",
         format=JOURNAL_FORMAT,
         format_version="1",
         bytes=os.path.getsize(path),
-        vogcore_version=str(run.get("versions", {}).get("vogcore", "")),
+        vogcore_version=str(versions.get("vogcore", "")),
         complete=closed and not left,
         missing=tuple(missing),
         facts=facts,
-        settings=dict(run.get("settings", {})),
+        settings=settings,
         verified=True,
         problems=tuple(problems),
         notes=writer_note(path),
