@@ -16,11 +16,14 @@ if TYPE_CHECKING:
     from vogcore.autodiff.transform import gradient_model as gradient_model
     from vogcore.autodiff.transform import vjp_model as vjp_model
     from vogcore.diagnose.check import check_model as check_model
+    from vogcore.diagnose.files import inspect_file as inspect_file
     from vogcore.errors import VogcoreError as VogcoreError
     from vogcore.errors import VogcoreWarning as VogcoreWarning
     from vogcore.scoring.api import score as score
+    from vogcore.scoring.compare import compare as compare
     from vogcore.scoring.given import score_gradients as score_gradients
     from vogcore.scoring.live import LiveScorer as LiveScorer
+    from vogcore.scoring.merge import merge as merge
     from vogcore.store.archive import GradientWriter as GradientWriter
     from vogcore.store.scores import Scores as Scores
     from vogcore.store.scores import open_scores as open_scores
@@ -34,7 +37,10 @@ _HOME = {
     "VogcoreError": "vogcore.errors",
     "VogcoreWarning": "vogcore.errors",
     "check_model": "vogcore.diagnose.check",
+    "compare": "vogcore.scoring.compare",
     "gradient_model": "vogcore.autodiff.transform",
+    "inspect_file": "vogcore.diagnose.files",
+    "merge": "vogcore.scoring.merge",
     "open_scores": "vogcore.store.scores",
     "register_vjp": "vogcore.autodiff.custom",
     "score": "vogcore.scoring.api",

@@ -46,10 +46,12 @@ def subparsers() -> dict[str, argparse.ArgumentParser]:
     return dict(commands.choices)
 
 
-@pytest.mark.parametrize("command", ["score", "show", "check-model", "gradient-model", "demo"])
+@pytest.mark.parametrize("command", [name.replace("_", "-") for name in _COMMANDS])
 def test_help_explains_every_option(command, cli):
     result = cli(command, "--help")
     assert (result.status, result.err) == (0, "")
+    assert f"examples:\n  {'eval' if command == 'completion' else 'vogcore'} " in result.out
+    assert "\nexit status:\n  0   " in result.out
     assert "%%" not in result.out
     for action in subparsers()[command]._actions:
         assert action.help, action.dest
@@ -93,8 +95,11 @@ def test_the_console_script_is_the_same_program(scored, tools):
     if script is None:
         pytest.skip("vogcore is not installed beside this interpreter")
     folder, _ = scored
+    environment = {**os.environ, "PYTHONPATH": str(PROJECT.parent)}  # another checkout may be installed
     for words in (["show", "scores.h5"], ["show", "nope.h5"], ["--version"], []):
-        one = subprocess.run([script, *words], cwd=folder, capture_output=True, text=True, timeout=60, check=False)
+        one = subprocess.run(
+            [script, *words], cwd=folder, env=environment, capture_output=True, text=True, timeout=60, check=False
+        )
         other = tools.process(words, folder)
         assert (one.returncode, one.stdout, one.stderr) == (other.returncode, other.stdout, other.stderr)
 

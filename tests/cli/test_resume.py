@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -67,6 +68,21 @@ def test_a_stopped_run_says_how_to_go_on_and_does(name, status, word, run_folder
     expected = datasets(run_folder / "whole.h5")
     for key, values in datasets(run_folder / "scores.h5").items():
         np.testing.assert_array_equal(values, expected[key], err_msg=key)
+
+
+def test_a_run_from_a_file_of_options_goes_on_as_json_too(run_folder, tools):
+    printed = tools.process([*SCORE, "--print-config"], run_folder)
+    (run_folder / "run.toml").write_text(printed.stdout)
+    words = ["score", "--config", "run.toml", "--json"]
+    stopped = tools.process(words, run_folder, before=SIGNAL.format(after=50, name="SIGINT"))
+    assert (stopped.returncode, stopped.stdout) == (130, "")
+    assert stopped.stderr.endswith("is kept in scores.h5.partial; the same command goes on from there.\n")
+    looked = tools.process(["inspect", "scores.h5.partial", "--json"], run_folder)
+    assert json.loads(looked.stdout)["facts"]["finished"] == 16
+    done = tools.process(words, run_folder)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["examples"] == EXAMPLES
+    assert done.stderr.startswith("Going on: 16 of 48 examples were done.\n")
 
 
 def test_quiet_goes_on_without_a_word(run_folder, tools):

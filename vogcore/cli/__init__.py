@@ -1,12 +1,13 @@
 """The command line: one module for each command.
 
-Exit status: 0 done; 1 checked, and the answer is no (check-model); 2 bad input or usage, said in one sentence on
-standard error; 130 interrupted; 141 the reader of standard output went away; 143 terminated. Results go to standard
-output, progress and warnings to standard error.
+Exit status: 0 done; 1 checked, and the answer is no (check-model, doctor, inspect --verify); 2 bad input or usage, said
+in one sentence on standard error; 130 interrupted; 141 the reader of standard output went away; 143 terminated. Results
+go to standard output, progress and warnings to standard error.
 """
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import io
 import os
@@ -19,13 +20,29 @@ from importlib import import_module
 from typing import Any
 
 from vogcore import __version__
-from vogcore.cli._parser import Parser, fail
+from vogcore.cli._config import ConfigurableParser
+from vogcore.cli._parser import Parser, fail, statuses
+from vogcore.cli._style import paint
 from vogcore.cli._text import printable
 from vogcore.errors import VogcoreError, VogcoreWarning
 
 __all__ = ["main"]
 
-_COMMANDS = ("score", "show", "report", "check_model", "gradient_model", "demo")
+_COMMANDS = (
+    "score",
+    "show",
+    "report",
+    "export",
+    "compare",
+    "merge",
+    "inspect",
+    "check_model",
+    "gradient_model",
+    "demo",
+    "doctor",
+    "completion",
+)
+"""Modules of this package with ``add_parser``, in the order of the help; a command more is a name more."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -39,6 +56,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command = None
     try:
         parser = _parser()
+        if "_ARGCOMPLETE" in os.environ:
+            _complete(parser)
         options = parser.parse_args(arguments)
         command = options.command
         if command is None:
@@ -89,18 +108,32 @@ def _terminable() -> Iterator[None]:
 def _parser() -> Parser:
     parser = Parser(
         prog="vogcore",
-        description="Find hard, atypical and mislabelled examples by the variance of gradients (VoG) of ONNX "
+        description="Find hard, atypical and mislabelled examples by the variance of gradients (VoG) of ONNX\n"
         "checkpoints.",
-        epilog="Start with: vogcore demo",
+        epilog="Start with: vogcore demo\nEvery command has examples in its --help.\n\n"
+        + statuses({1: "checked, and the answer is no (check-model, doctor, inspect --verify)"}),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"vogcore {__version__}")
-    commands = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND")
+    commands = parser.add_subparsers(
+        title="commands", dest="command", metavar="COMMAND", parser_class=ConfigurableParser
+    )
     for name in _COMMANDS:
         import_module(f"vogcore.cli.{name}").add_parser(commands)
     return parser
 
 
+def _complete(parser: Parser) -> None:
+    """Answer a shell that asks for completions (docs/command-line.md), and leave."""
+    with contextlib.suppress(ImportError):
+        import argcomplete
+
+        argcomplete.autocomplete(parser)
+
+
 def _prepare_streams() -> None:
+    # Numba would colour errors that nobody gets to see, and for that write an escape sequence at exit, NO_COLOR or not.
+    os.environ.setdefault("NUMBA_DISABLE_ERROR_MESSAGE_HIGHLIGHTING", "1")
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             # By lines, so that results and warnings keep their order in a log; and a name that the terminal's encoding
@@ -116,4 +149,4 @@ def _with_notes(message: str, error: BaseException) -> str:
 def _show_warning(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
     # Only what vogcore itself has to say: the user can do nothing about a deprecation inside a dependency.
     if issubclass(category, VogcoreWarning):
-        print(f"vogcore: warning: {printable(str(message))}", file=sys.stderr)
+        print(f"vogcore: {paint('warning:', 'yellow', sys.stderr)} {printable(str(message))}", file=sys.stderr)

@@ -1,20 +1,30 @@
-"""An argument parser whose mistakes read like every other error, and the types of options."""
+"""An argument parser whose mistakes read like every other error, how a command is added, and the types of options."""
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
+from vogcore.cli._style import paint
 from vogcore.cli._text import printable
 
-__all__ = ["Parser", "fail", "integer"]
+__all__ = ["STATUSES", "Parser", "add_command", "fail", "integer", "statuses"]
+
+STATUSES = {
+    0: "done",
+    2: "bad input or usage, said in one sentence on standard error",
+    130: "interrupted (Ctrl-C)",
+    141: "the reader of standard output went away",
+    143: "terminated",
+}
+"""Exit statuses that every command has; 1 is for commands that answer a question with no."""
 
 
 def fail(message: str) -> int:
     """Say in one line on standard error what is wrong; the exit status of bad input and usage."""
-    print(f"vogcore: error: {printable(message)}", file=sys.stderr)
+    print(f"vogcore: {paint('error:', 'red', sys.stderr)} {printable(message)}", file=sys.stderr)
     return 2
 
 
@@ -28,6 +38,45 @@ class Parser(argparse.ArgumentParser):
         """Leave with status 2."""
         text = message.removeprefix("argument ")
         raise SystemExit(fail(f"{text[:1].upper()}{text[1:]}; see {self.prog} --help."))
+
+
+def statuses(own: Mapping[int, str] | None = None) -> str:
+    """The exit statuses of a command, for the end of its help."""
+    lines = [f"  {number:<3} {meaning}" for number, meaning in sorted({**STATUSES, **(own or {})}.items())]
+    return "\n".join(["exit status:", *lines])
+
+
+def add_command(
+    commands: Any,
+    name: str,
+    run: Callable[[argparse.Namespace], int],
+    *,
+    summary: str,
+    description: str,
+    examples: Sequence[str],
+    own_statuses: Mapping[int, str] | None = None,
+) -> Any:
+    """Add a command, with examples and exit statuses at the end of its help.
+
+    Args:
+        commands: what ``add_subparsers`` gave.
+        name: as it is typed.
+        run: does the work and returns the exit status.
+        summary: for the list of commands.
+        description: for the head of its help, in lines that fit a terminal.
+        examples: commands.
+        own_statuses: exit statuses that mean something else, or more, than those of every command.
+    """
+    shown = "\n".join(f"  {example}" for example in examples)
+    parser = commands.add_parser(
+        name,
+        help=summary,
+        description=description,
+        epilog=f"examples:\n{shown}\n\n{statuses(own_statuses)}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(run=run)
+    return parser
 
 
 def integer(least: int, most: int | None = None) -> Callable[[str], int]:

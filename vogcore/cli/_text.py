@@ -11,7 +11,17 @@ from collections.abc import Sequence
 from vogcore.store import Direction
 from vogcore.store.schema import NOT_MEASURED
 
-__all__ = ["contradiction", "direction_sentence", "printable", "quoted", "strength", "table", "timing_line", "wrap"]
+__all__ = [
+    "bytes_in_words",
+    "contradiction",
+    "direction_sentence",
+    "printable",
+    "quoted",
+    "strength",
+    "table",
+    "timing_line",
+    "wrap",
+]
 
 _WIDTH = 100
 _PARTS = ("gradients", "kernels", "storage", "data", "sessions")
@@ -30,13 +40,21 @@ def quoted(path: str) -> str:
     return printable(shlex.quote(path))
 
 
-def wrap(text: str, indent: str = "") -> str:
+def wrap(text: str, indent: str = "", width: int = _WIDTH) -> str:
     """A paragraph of lines that fit a terminal, safe to print; lines after the first are indented a little further."""
     further = f"{indent}  " if indent else ""
     return textwrap.fill(
-        printable(text), _WIDTH, break_long_words=False, break_on_hyphens=False, initial_indent=indent,
+        printable(text), width, break_long_words=False, break_on_hyphens=False, initial_indent=indent,
         subsequent_indent=further,
     )  # fmt: skip
+
+
+def bytes_in_words(count: int) -> str:
+    """A size with its unit."""
+    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= size:
+            return f"{count / size:.1f} {unit}"
+    return f"{count} bytes"
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from vogcore.cli._gradient_options import add_gradient_options, gradient_options
-from vogcore.cli._parser import integer
+from vogcore.cli._json import add_json_option, print_json
+from vogcore.cli._parser import add_command, integer
+from vogcore.cli._style import say
 
 if TYPE_CHECKING:
     from vogcore.diagnose import ModelReport, Tensor
@@ -22,22 +23,28 @@ _MOST_NAMES = 4
 
 def add_parser(commands: Any) -> None:
     """Add the command to the parser."""
-    parser = commands.add_parser(
+    parser = add_command(
+        commands,
         "check-model",
-        help="say whether a model can be differentiated, and whether its gradient is right",
+        run,
+        summary="say whether a model can be differentiated, and whether its gradient is right",
         description="Prints what is in the way of a gradient, or compares the gradient graph with finite\n"
         "differences of the model on random input.",
-        epilog="exit status:\n  0 the gradient could be made and agrees with finite differences\n"
-        "  1 it could not be made, does not agree, or could not be compared\n"
-        "  2 the model cannot be read, or an option cannot be understood\n\n"
-        "example:\n  vogcore check-model model.onnx",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        examples=[
+            "vogcore check-model model.onnx",
+            "vogcore check-model model.onnx --of loss --shape image=4,3,32,32",
+            "vogcore check-model model.onnx --json",
+        ],
+        own_statuses={
+            0: "the gradient could be made and agrees with finite differences",
+            1: "it could not be made, does not agree, or could not be compared",
+            2: "the model cannot be read, or an option cannot be understood",
+        },
     )
-    parser.set_defaults(run=run)
     parser.add_argument("model", metavar="ONNX", help="forward model")
     add_gradient_options(parser)
     parser.add_argument("--nodes", action="store_true", help="list every node on the path, not only their number")
-    parser.add_argument("--json", action="store_true", help="print the report as JSON")
+    add_json_option(parser)
     parser.add_argument(
         "--shape",
         action="append",
@@ -62,9 +69,9 @@ def run(options: argparse.Namespace) -> int:
         threads=options.threads,
     )
     if options.json:
-        print(json.dumps(report.to_dict(), indent=2))
+        print_json("check-model", report.to_dict())
     else:
-        print(text(report, nodes=options.nodes))
+        say(text(report, nodes=options.nodes))
     return 0 if report.ok else 1
 
 
@@ -100,12 +107,12 @@ def verdict(report: ModelReport) -> str:
 
 
 def _facts(report: ModelReport) -> str:
-    from vogcore.cli._text import printable
+    from vogcore.cli._text import bytes_in_words, printable
 
     opsets = ", ".join(f"{'opset' if name == 'ai.onnx' else name} {number}" for name, number in report.opsets.items())
-    lines = [f"  {_bytes(report.bytes)}, {opsets}, {report.nodes:,} nodes"]
+    lines = [f"  {bytes_in_words(report.bytes)}, {opsets}, {report.nodes:,} nodes"]
     if report.weights:
-        lines[0] += f", {report.weights:,} weights ({_bytes(report.weight_bytes)})"
+        lines[0] += f", {report.weights:,} weights ({bytes_in_words(report.weight_bytes)})"
     if report.producer:
         lines.append(f"  made by {printable(report.producer)}")
     return "\n".join(lines)
@@ -213,13 +220,6 @@ def _type(value: Tensor) -> str:
     if value.shape is None:
         return f"{value.type} of unknown shape"
     return f"{value.type} ({', '.join('?' if size is None else str(size) for size in value.shape)})"
-
-
-def _bytes(count: int) -> str:
-    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if count >= size:
-            return f"{count / size:.1f} {unit}"
-    return f"{count} bytes"
 
 
 def _shape(word: str) -> tuple[str, tuple[int, ...]]:

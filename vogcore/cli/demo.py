@@ -5,12 +5,16 @@ from __future__ import annotations
 import argparse
 import glob
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vogcore.cli._parser import integer
+from vogcore.cli._json import add_json_option, print_json
+from vogcore.cli._parser import add_command, integer
+from vogcore.cli._style import say
+from vogcore.store.schema import HARDER
 
 if TYPE_CHECKING:
     from vogcore.store import Scores
@@ -20,14 +24,16 @@ __all__ = ["add_parser"]
 
 def add_parser(commands: Any) -> None:
     """Add the command to the parser."""
-    parser = commands.add_parser(
+    parser = add_command(
+        commands,
         "demo",
-        help="train a small network on handwritten digits, score it and show what came out",
-        description="Trains a small convolutional network on scikit-learn's digits (1,347 images, 5% of whose labels "
-        "are made wrong), exports a checkpoint per epoch to ONNX, scores them and prints what it found. Needs no "
-        "network connection and no training framework.",
+        run,
+        summary="train a small network on handwritten digits, score it and show what came out",
+        description="Train a small convolutional network on scikit-learn's digits (1,347 images, 5% of whose labels\n"
+        "are made wrong), export a checkpoint of every epoch to ONNX, score them and print what came out.\n"
+        "Needs no network connection and no training framework.",
+        examples=["vogcore demo", "vogcore demo --output demo-output --overwrite", "vogcore demo --epochs 6 --seed 1"],
     )
-    parser.set_defaults(run=run)
     parser.add_argument("--output", default="vogcore-demo", metavar="DIR", help="folder for its files (vogcore-demo)")
     parser.add_argument("--overwrite", action="store_true", help="replace the files of an earlier demo")
     parser.add_argument("--epochs", type=integer(2), default=12, metavar="N", help="epochs, and checkpoints (12)")
@@ -38,13 +44,14 @@ def add_parser(commands: Any) -> None:
         metavar="N",
         help="of everything random: weights, batches, wrong labels (0)",
     )
+    add_json_option(parser)
 
 
 def run(options: argparse.Namespace) -> int:
     """Train, score, show."""
     import vogcore
     from vogcore.cli._text import printable, quoted
-    from vogcore.cli.score import summary
+    from vogcore.cli.score import summary, summary_data
     from vogcore.cli.show import report
     from vogcore.data import Preprocess
     from vogcore.demo import train
@@ -56,26 +63,25 @@ def run(options: argparse.Namespace) -> int:
     if folder.is_dir():
         check_output(out, options.overwrite)
     begun = time.perf_counter()
-    print(
-        "Training a small convolutional network on 1,347 handwritten digits; 5% of their labels are wrong on purpose."
-    )
+    tell: Callable[[str], None] = (lambda text: None) if options.json else print
+    tell("Training a small convolutional network on 1,347 handwritten digits; 5% of their labels are wrong on purpose.")
     trained = train(
         folder,
         epochs=options.epochs,
         seed=options.seed,
         overwrite=options.overwrite,
-        on_epoch=lambda e: print(
+        on_epoch=lambda e: tell(
             f"  epoch {e.epoch:2}: loss {e.loss:.3f}, accuracy on the held-out digits {100 * e.test_accuracy:.1f}%"
         ),
     )
     seconds = time.perf_counter() - begun
-    print(f"Trained in {seconds:.1f} s; one ONNX checkpoint per epoch is in {printable(str(folder))}.\n")
+    tell(f"Trained in {seconds:.1f} s; one ONNX checkpoint per epoch is in {printable(str(folder))}.\n")
     checkpoints = f"{glob.escape(str(folder))}/ckpt-*.onnx"
     command = (
         f"vogcore score --checkpoints {quoted(checkpoints)} --data {quoted(str(trained.train_path))} "
         f"--layout 'nhw->nchw' --scale 1/16 -o {quoted(str(out))}"
     )
-    print(f"Scoring, the same as:\n  {command}\n")
+    tell(f"Scoring, the same as:\n  {command}\n")
     scores = vogcore.score(
         checkpoints,
         trained.train_path,
@@ -84,15 +90,18 @@ def run(options: argparse.Namespace) -> int:
         overwrite=options.overwrite,
         progress=ProgressBar(),
     )
-    print(f"{summary(scores, out)}\n")
-    print(report(scores, 3, overall=True))
-    print(f"\n{_wrong_labels(scores, trained.flipped)}")
+    found = _wrong_labels(scores, trained.flipped)
+    if options.json:
+        print_json("demo", {**summary_data(scores, out), "folder": folder, "score_command": command, **found})
+        return 0
+    say(f"{summary(scores, out)}\n")
+    say(report(scores, 3, overall=True))
+    say(f"\n{_in_words(scores, found)}")
     return 0
 
 
-def _wrong_labels(scores: Scores, flipped: np.ndarray) -> str:
+def _wrong_labels(scores: Scores, flipped: np.ndarray) -> dict[str, Any]:
     """How well each score, read at its measured hard end, finds the labels that were made wrong."""
-    from vogcore.cli._text import table
     from vogcore.scoring.direction import auroc
 
     wrong = np.zeros(len(scores), bool)
@@ -103,13 +112,32 @@ def _wrong_labels(scores: Scores, flipped: np.ndarray) -> str:
             direction = stage.direction(name)
             area = auroc(getattr(stage, name), wrong)
             as_read = area if direction.hard_is_high else 1 - area
-            rows.append([stage.name, name, direction.measured, f"{area:.2f}", f"{as_read:.2f}"])
+            rows.append(
+                {
+                    "stage": stage.name,
+                    "score": name,
+                    "measured": direction.measured,
+                    "auroc": area,
+                    "auroc_as_measured": as_read,
+                }
+            )
     loss = auroc(scores.companions["loss"].values, wrong)
-    rows.append(["last", "loss", "higher is harder", f"{loss:.2f}", f"{loss:.2f}"])
+    rows.append({"stage": "last", "score": "loss", "measured": HARDER, "auroc": loss, "auroc_as_measured": loss})
     found = set(scores.hardest(len(flipped)).tolist()) & set(flipped.tolist())
+    return {"wrong_labels": len(flipped), "wrong_among_hardest": len(found), "detection": rows}
+
+
+def _in_words(scores: Scores, found: dict[str, Any]) -> str:
+    from vogcore.cli._text import table
+
+    count = found["wrong_labels"]
+    rows = [
+        [row["stage"], row["score"], row["measured"], f"{row['auroc']:.2f}", f"{row['auroc_as_measured']:.2f}"]
+        for row in found["detection"]
+    ]
     return (
-        f"Does the score find the {len(flipped)} wrong labels? Among the {len(flipped)} hardest examples {len(found)} "
-        f"have a wrong label\n(chance: {len(flipped) ** 2 / len(scores):.1f}). AUROC for wrong labels, as it is and "
-        "read at the measured hard end:\n"
+        f"Does the score find the {count} wrong labels? Among the {count} hardest examples "
+        f"{found['wrong_among_hardest']} have a wrong label\n(chance: {count**2 / len(scores):.1f}). AUROC for wrong "
+        "labels, as it is and read at the measured hard end:\n"
         + table(["stage", "score", "measured", "AUROC", "read as measured"], rows, left=3)
     )

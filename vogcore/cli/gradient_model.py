@@ -7,22 +7,26 @@ from typing import Any
 
 from vogcore.autodiff import CHANNELS
 from vogcore.cli._gradient_options import add_gradient_options, gradient_options
+from vogcore.cli._json import add_json_option, print_json
+from vogcore.cli._parser import add_command
 
 __all__ = ["add_parser"]
 
 
 def add_parser(commands: Any) -> None:
     """Add the command to the parser."""
-    parser = commands.add_parser(
+    parser = add_command(
+        commands,
         "gradient-model",
-        help="turn a forward ONNX model into one that also computes the input gradient",
+        run,
+        summary="turn a forward ONNX model into one that also computes the input gradient",
         description="Write an ONNX model with the added input vogcore_target (class index of each example,\n"
         "unless --target says otherwise) and the added output vogcore_gradient.",
-        epilog="examples:\n  vogcore gradient-model model.onnx -o gradient.onnx\n"
-        "  vogcore gradient-model model.onnx -o gradient.onnx --of loss --target predicted",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        examples=[
+            "vogcore gradient-model model.onnx -o gradient.onnx",
+            "vogcore gradient-model model.onnx -o gradient.onnx --of loss --target predicted",
+        ],
     )
-    parser.set_defaults(run=run)
     parser.add_argument("model", metavar="ONNX", help="forward model")
     parser.add_argument("-o", "--output", required=True, metavar="ONNX", help="gradient model to write")
     parser.add_argument("--overwrite", action="store_true", help="replace the file if it exists")
@@ -37,6 +41,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--channel-axis", type=int, metavar="AXIS", help="axis of the channels (default: for images, the short one)"
     )
+    add_json_option(parser)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -52,6 +57,14 @@ def run(options: argparse.Namespace) -> int:
     choices = {**gradient_options(options), "channels": options.channels, "channel_axis": options.channel_axis}
     model = vogcore.gradient_model(options.model, **choices)
     files = save_model(model, options.output, overwrite=options.overwrite)
+    if options.json:
+        values = {
+            f"{kind}s": [{"name": value.name, "type": _type(value)} for value in group]
+            for kind, group in (("input", model.graph.input), ("output", model.graph.output))
+        }
+        content = {"output": options.output, "files": list(map(str, files)), "nodes": len(model.graph.node)}
+        print_json("gradient-model", {**content, "opset": _opset(model), **values})
+        return 0
     print(f"{printable(options.output)}: {len(model.graph.node)} nodes, opset {_opset(model)}")
     for extra in files[1:]:
         print(f"{printable(str(extra))}: its weights, which belong in the same folder")

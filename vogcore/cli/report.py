@@ -3,37 +3,36 @@
 from __future__ import annotations
 
 import argparse
-import sys
+import os
+import warnings
 from typing import Any
 
-from vogcore.cli._parser import integer
+from vogcore.cli._json import add_json_option, print_json
+from vogcore.cli._parser import add_command, integer
 from vogcore.cli.score import refuse_same_file
-from vogcore.errors import SettingsError
+from vogcore.errors import SettingsError, VogcoreWarning
 from vogcore.store.schema import ALL
 
 __all__ = ["add_parser"]
 
-_EXAMPLES = """\
-examples:
-  vogcore report scores.h5 -o report.html
-  vogcore report scores.h5 --data train.npz -o report.html
-  vogcore report scores.h5 --data x.npy --labels y.npy --score vog_relative --stage late -o report.html
-  vogcore report scores.h5 --data tokens.npz --vocabulary vocab.txt -o report.html
-"""
-
 
 def add_parser(commands: Any) -> None:
     """Add the command to the parser."""
-    parser = commands.add_parser(
+    parser = add_command(
+        commands,
         "report",
-        help="write a score file as one HTML page with charts, tables and examples",
-        description="Write one HTML file, which needs no network, with what a score file says: which end of each score "
-        "is hard on this run, errors by decile, classes, and the lowest and highest examples of each class where the "
-        "data are given. Needs the extra report.",
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        run,
+        summary="write a score file as one HTML page with charts, tables and examples",
+        description="Write one HTML file, which needs no network, with what a score file says: which end of each\n"
+        "score is hard on this run, errors by decile, classes, and the lowest and highest examples of each\n"
+        "class where the data are given. Needs the extra report.",
+        examples=[
+            "vogcore report scores.h5 -o report.html",
+            "vogcore report scores.h5 --data train.npz -o report.html",
+            "vogcore report scores.h5 --data x.npy --labels y.npy --score vog_relative --stage late -o report.html",
+            "vogcore report scores.h5 --data tokens.npz --vocabulary vocab.txt -o report.html",
+        ],
     )
-    parser.set_defaults(run=run)
     parser.add_argument("scores", metavar="H5", help="score file")
     parser.add_argument("-o", "--output", required=True, metavar="HTML", help="page to write")
     parser.add_argument("--overwrite", action="store_true", help="replace a file that exists")
@@ -56,6 +55,7 @@ def add_parser(commands: Any) -> None:
         help="classes with examples, those with the highest error rate where there are more (20)",
     )
     parser.add_argument("--title", help="title of the page")
+    add_json_option(parser)
     data = parser.add_argument_group("the examples that were scored")
     data.add_argument("--data", metavar="FILE", help="the data as given to vogcore score; left out, none are shown")
     data.add_argument("--labels", metavar="NPY", help="class indices, where the data file does not hold them")
@@ -106,6 +106,10 @@ def run(options: argparse.Namespace) -> int:
         preprocess=Preprocess.parse(options.scale, options.mean, options.std, options.layout),
     )
     for sentence in missing:
-        print(f"vogcore: warning: {printable(sentence)}", file=sys.stderr)
-    print(f"The report is in {printable(options.output)}; open it in a browser.")
+        warnings.warn(sentence, VogcoreWarning, stacklevel=1)
+    if options.json:
+        size = os.path.getsize(options.output)
+        print_json("report", {"scores": options.scores, "output": options.output, "bytes": size, "missing": missing})
+    else:
+        print(f"The report is in {printable(options.output)}; open it in a browser.")
     return 0

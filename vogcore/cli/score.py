@@ -8,160 +8,37 @@ import os
 import re
 from typing import Any
 
-from vogcore.autodiff import OF
-from vogcore.cli._parser import integer
+from vogcore.cli._config import as_toml
+from vogcore.cli._json import print_json
+from vogcore.cli._parser import add_command
+from vogcore.cli._score_options import add_score_options
+from vogcore.cli._style import say
 from vogcore.errors import SettingsError
-from vogcore.scoring.settings import CHANNELS, MOST_THREADS, NORMALISE, REDUCTIONS
 
-__all__ = ["add_parser", "parse_bytes", "parse_stage", "refuse_same_file", "summary"]
+__all__ = ["add_parser", "parse_bytes", "parse_stage", "refuse_same_file", "summary", "summary_data"]
 
 _EXAMPLES = """\
-examples:
-  vogcore score --checkpoints 'ckpts/*.onnx' --data train.npz -o scores.h5
-  vogcore score --checkpoints 'ckpts/*.onnx' --data x.npy --labels y.npy -o scores.h5
-  vogcore score --checkpoints 'ckpts/*.onnx' --data images.h5 --scale 1/255 --mean 0.49,0.48,0.45 \\
-      --std 0.25,0.24,0.26 --layout 'nhwc->nchw' -o scores.h5
-  vogcore score --gradients gradients.h5 -o scores.h5
-  vogcore score --checkpoints 'ckpts/*.onnx' --data test.npz --statistics scores.h5 -o test-scores.h5
+vogcore score --checkpoints 'ckpts/*.onnx' --data train.npz -o scores.h5
+vogcore score --checkpoints 'ckpts/*.onnx' --data x.npy --labels y.npy -o scores.h5
+vogcore score --checkpoints 'ckpts/*.onnx' --data images.h5 --scale 1/255 --mean 0.49,0.48,0.45 \\
+    --std 0.25,0.24,0.26 --layout 'nhwc->nchw' -o scores.h5
+vogcore score --gradients gradients.h5 -o scores.h5
+vogcore score --checkpoints 'ckpts/*.onnx' --data test.npz --statistics scores.h5 -o test-scores.h5
+vogcore score --config run.toml --of loss -o loss.h5
 """
 
 
 def add_parser(commands: Any) -> None:
     """Add the command to the parser."""
-    parser = commands.add_parser(
+    parser = add_command(
+        commands,
         "score",
-        help="score examples from checkpoints, or from gradients that are there already",
+        run,
+        summary="score examples from checkpoints, or from gradients that are there already",
         description="Variance of gradients of every example over the checkpoints of a training run.",
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        examples=_EXAMPLES.splitlines(),
     )
-    parser.set_defaults(run=run)
-    what = parser.add_argument_group("input and output")
-    what.add_argument(
-        "--checkpoints",
-        nargs="+",
-        metavar="ONNX",
-        help="ONNX checkpoints: a quoted pattern, a folder, or paths; scored in the order of their recorded step, "
-        "else of the numbers in their names",
-    )
-    what.add_argument(
-        "--data",
-        metavar="FILE",
-        help="examples: .npz (x, y), .npy, HDF5 (x, y), .parquet, .zarr or a folder of images, read as needed",
-    )
-    what.add_argument("--labels", metavar="NPY", help="class indices, where the data file does not hold them")
-    what.add_argument("--gradients", metavar="H5", help="score this gradient archive instead of checkpoints")
-    what.add_argument(
-        "-o",
-        "--output",
-        required=True,
-        metavar="H5",
-        help="score file to write; what an interrupted run has finished is beside it, in H5.partial",
-    )
-    what.add_argument(
-        "--overwrite", action="store_true", help="replace files that exist, and an unfinished run of something else"
-    )
-    what.add_argument("--keep-gradients", metavar="H5", help="also write all gradients to this archive")
-    what.add_argument(
-        "--keep-dtype",
-        choices=("float32", "float16", "bfloat16"),
-        metavar="TYPE",
-        help="their type there: float32 (default), float16 or bfloat16",
-    )
-    what.add_argument(
-        "--maps",
-        metavar="N|NPY",
-        help="also store per-pixel maps, in a second pass: of the N hardest examples, or of the positions in a file",
-    )
-    what.add_argument("--x-name", metavar="NAME", help="name of the examples in the data file")
-    what.add_argument("--y-name", metavar="NAME", help="name of the labels in the data file")
-
-    how = parser.add_argument_group(
-        "from stored values to the model's input (what is not inside the graph; default: what the checkpoints record, "
-        "--scale 1 for nothing)"
-    )
-    how.add_argument("--scale", metavar="FACTOR", help="multiply by, 1/255 for example")
-    how.add_argument("--mean", metavar="M[,M...]", help="then subtract, one number or one for each channel")
-    how.add_argument("--std", metavar="S[,S...]", help="then divide by")
-    how.add_argument("--layout", metavar="FROM->TO", help="nhwc->nchw, nchw->nhwc, nhw->nchw, nhw->nhwc or flatten")
-
-    score = parser.add_argument_group("the score (defaults: the paper's)")
-    score.add_argument(
-        "--of",
-        default="logit",
-        choices=OF,
-        metavar="WHAT",
-        help="what is differentiated: logit (default), probability, log-probability, loss, margin or centred-logit",
-    )
-    score.add_argument(
-        "--target",
-        default="label",
-        metavar="label|predicted|INDEX",
-        help="at which class: the label (default), the class that one checkpoint predicts, or a fixed one",
-    )
-    score.add_argument(
-        "--target-checkpoint",
-        type=integer(-(2**31), 2**31),
-        metavar="N",
-        help="which checkpoint predicts, for --target predicted (-1, the last)",
-    )
-    score.add_argument(
-        "--channels",
-        default="mean",
-        choices=CHANNELS,
-        metavar="HOW",
-        help="per pixel: mean (signed, default), none, magnitude or l2",
-    )
-    score.add_argument(
-        "--channel-axis",
-        type=integer(-64, 64),
-        metavar="AXIS",
-        help="axis of the channels in the model's input (0 is the examples), where it is not clear",
-    )
-    score.add_argument(
-        "--reduction",
-        default="std",
-        choices=REDUCTIONS,
-        metavar="HOW",
-        help="over the checkpoints: std (default) or var",
-    )
-    score.add_argument("--relative", action="store_true", help="divide raw VoG by the mean absolute gradient")
-    score.add_argument(
-        "--normalise",
-        default="class",
-        choices=NORMALISE,
-        metavar="HOW",
-        help="class (z-score inside the class, default), absolute (its magnitude), robust (by median and MAD) or none",
-    )
-    score.add_argument("--statistics", metavar="H5", help="score file whose class statistics to use")
-    score.add_argument(
-        "--stage",
-        action="append",
-        metavar="NAME=WINDOW",
-        help="checkpoints of a stage, as 0:4 or 0,2,5; repeat for several (default: early, middle and late thirds from "
-        "six checkpoints on)",
-    )
-    score.add_argument(
-        "--wrt",
-        metavar="NAME",
-        help="float tensor of the model to differentiate with respect to (default: as recorded, else the input)",
-    )
-    score.add_argument("--output-name", metavar="NAME", help="output of the model with the class scores")
-
-    machine = parser.add_argument_group("the machine")
-    machine.add_argument(
-        "--provider",
-        default="auto",
-        choices=("auto", "cpu", "cuda"),
-        metavar="NAME",
-        help="auto (CUDA where it works, else CPU; default), cpu or cuda",
-    )
-    machine.add_argument(
-        "--threads", type=integer(1, MOST_THREADS), metavar="N", help="threads of ONNX Runtime and of the kernels"
-    )
-    machine.add_argument("--batch-size", type=integer(1), metavar="N", help="examples in one run of a model")
-    machine.add_argument("--memory", default="1GB", metavar="SIZE", help="for the moments of a block of examples (1GB)")
-    machine.add_argument("-q", "--quiet", action="store_true", help="no progress")
+    add_score_options(parser)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -169,6 +46,9 @@ def run(options: argparse.Namespace) -> int:
     import vogcore
     from vogcore.scoring.progress import ProgressBar, Silent
 
+    if options.print_config:
+        print(as_toml(options), end="")
+        return 0
     stages = _stages(options.stage)
     memory = parse_bytes(options.memory)
     _refuse_useless(options)
@@ -201,7 +81,10 @@ def run(options: argparse.Namespace) -> int:
         scores = vogcore.score_gradients(options.gradients, _labels(options.labels), **common)
     else:
         scores = _from_checkpoints(options, common)
-    print(summary(scores, options.output))
+    if options.json:
+        print_json("score", summary_data(scores, options.output))
+    else:
+        say(summary(scores, options.output))
     return 0
 
 
@@ -329,6 +212,19 @@ def _preprocess_line(made: dict[str, Any] | None) -> str:
     if not made:
         return ""
     return "Preprocessing: " + ", ".join(f"{name} {value}" for name, value in made.items() if value is not None) + "."
+
+
+def summary_data(scores: Any, path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The same as JSON has it."""
+    return {
+        "output": os.fspath(path),
+        "examples": len(scores),
+        "checkpoints": [checkpoint.name for checkpoint in scores.checkpoints],
+        "stages": {name: stage.checkpoints for name, stage in scores.stages.items()},
+        "direction": scores.direction,
+        "timings": scores.timings,
+        "warnings": scores.warnings,
+    }
 
 
 def summary(scores: Any, path: str | os.PathLike[str]) -> str:

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vogcore.cli._parser import integer
+from vogcore.cli._json import add_json_option, print_json
+from vogcore.cli._parser import add_command, integer
+from vogcore.cli._style import say
 from vogcore.store.schema import ALL, NOT_MEASURED, SCORE_NAMES
 
 if TYPE_CHECKING:
@@ -22,16 +24,20 @@ _MOST_CLASSES = 20
 
 def add_parser(commands: Any) -> None:
     """Add the command to the parser."""
-    parser = commands.add_parser(
+    parser = add_command(
+        commands,
         "show",
-        help="print what a score file says",
-        description="Print the hard end of the score as measured, class statistics, and the hardest and easiest "
-        "examples of each class.",
-        epilog="examples:\n  vogcore show scores.h5\n  vogcore show scores.h5 -n 20 --overall --stage late"
-        "\n  vogcore show scores.h5 --score vog_relative",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        run,
+        summary="print what a score file says",
+        description="Print which end of the score is the hard one, as measured, class statistics, and the hardest and\n"
+        "easiest examples of each class.",
+        examples=[
+            "vogcore show scores.h5",
+            "vogcore show scores.h5 -n 20 --overall --stage late",
+            "vogcore show scores.h5 --score vog_relative",
+            "vogcore show scores.h5 --json -n 100 > hardest.json",
+        ],
     )
-    parser.set_defaults(run=run)
     parser.add_argument("scores", metavar="H5", help="score file")
     parser.add_argument("-n", "--examples", type=integer(0), default=5, metavar="N", help="examples in each list (5)")
     parser.add_argument("--overall", action="store_true", help="one list over all classes instead of one for each")
@@ -43,6 +49,7 @@ def add_parser(commands: Any) -> None:
         help="which score to list by: vog (normalised, the default), vog_raw or vog_relative",
     )
     parser.add_argument("--all-classes", action="store_true", help=f"list every class, also beyond {_MOST_CLASSES}")
+    add_json_option(parser)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -50,17 +57,21 @@ def run(options: argparse.Namespace) -> int:
     import vogcore
 
     scores = vogcore.open_scores(options.scores)
-    most = None if options.all_classes else _MOST_CLASSES
-    print(
-        report(
-            scores,
-            options.examples,
-            stage=options.stage,
-            score=options.score,
-            overall=options.overall,
-            most_classes=most,
-        )
+    if options.json:
+        from vogcore.cli._show_json import as_data
+
+        data = as_data(scores, options.examples, stage=options.stage, score=options.score, overall=options.overall)
+        print_json("show", data)
+        return 0
+    text = report(
+        scores,
+        options.examples,
+        stage=options.stage,
+        score=options.score,
+        overall=options.overall,
+        most_classes=None if options.all_classes else _MOST_CLASSES,
     )
+    say(text)
     return 0
 
 

@@ -19,7 +19,7 @@ from numba.extending import intrinsic, overload
 
 from vogcore.kernels._scalar import bfloat16_bits_to_float32, float16_bits_to_float32
 
-__all__ = ["compiled", "prefetch", "widened"]
+__all__ = ["cache_folder", "compiled", "prefetch", "widened"]
 
 # Never all of fastmath: "nnan" and "ninf" would let the compiler assume that gradients are finite, and a NaN could
 # then vanish from a score. Without "arcp" and "afn" divisions and roots stay correctly rounded.
@@ -94,6 +94,12 @@ def compiled(function: Callable[..., Any], *, inline: bool = False) -> Any:
         with contextlib.suppress(RuntimeError):
             dispatcher._cache = _KernelCache(function)
     return dispatcher
+
+
+def cache_folder(function: Any) -> str | None:
+    """Where the machine code of a loop is kept; None where no folder can be written, or nothing is compiled."""
+    folder: str | None = getattr(getattr(function, "_cache", None), "cache_path", None)
+    return folder
 
 
 def prefetch(values: Any, index: Any) -> None:

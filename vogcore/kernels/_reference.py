@@ -1,6 +1,6 @@
 """What the kernels compute, written as plainly as NumPy allows: float64, two passes, everything in memory.
 
-The oracle of the tests; nothing in the package calls it.
+The oracle of the tests and of the self-test; nothing else in the package calls it.
 """
 
 from __future__ import annotations

@@ -22,7 +22,17 @@ import numpy as np
 from vogcore.errors import ProviderError, SettingsError, VogcoreWarning
 from vogcore.runtime import _ort
 
-__all__ = ["Provider", "choose_provider"]
+__all__ = [
+    "CudaProbe",
+    "Provider",
+    "available_providers",
+    "choose_provider",
+    "installed_distributions",
+    "probe_cuda",
+    "repair_command",
+]
+
+repair_command = _ort.repair_command
 
 _CUDA = "CUDAExecutionProvider"
 _CPU = "CPUExecutionProvider"
@@ -59,10 +69,16 @@ class Provider:
 
 
 @dataclass(frozen=True)
-class _CudaProbe:
-    """What trying CUDA once showed; `problem` is None where a session ran there."""
+class CudaProbe:
+    """What trying CUDA once showed.
 
-    device: str | None  # the first GPU that the driver offers, also where ONNX Runtime cannot use it
+    Attributes:
+        device: name of the first GPU that the driver offers, also where ONNX Runtime cannot use it.
+        problem: why no session runs there, or None where one ran.
+        remedy: what to do about it.
+    """
+
+    device: str | None
     problem: str | None
     remedy: str = ""
 
@@ -112,17 +128,39 @@ def choose_provider(request: str = "auto") -> Provider:
     return cpu
 
 
-def _both_distributions() -> bool:
-    installed = 0
+def installed_distributions() -> dict[str, str]:
+    """Version of every installed distribution of ONNX Runtime, by its name; two of them break each other."""
+    installed = {}
     for name in ("onnxruntime", "onnxruntime-gpu"):
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            importlib.metadata.version(name)
-            installed += 1
-    return installed == 2
+            installed[name] = importlib.metadata.version(name)
+    return installed
+
+
+def _both_distributions() -> bool:
+    return len(installed_distributions()) == 2
+
+
+def available_providers() -> list[str]:
+    """Execution providers that the installed ONNX Runtime was built with, which need not work here.
+
+    Raises:
+        ProviderError: it is missing or broken.
+    """
+    return list(_ort.load().get_available_providers())
+
+
+def probe_cuda() -> CudaProbe:
+    """Try CUDA, once in a process; takes seconds where there is a GPU.
+
+    Raises:
+        ProviderError: ONNX Runtime itself is missing or broken.
+    """
+    return _probe_cuda()
 
 
 @functools.cache
-def _probe_cuda() -> _CudaProbe:
+def _probe_cuda() -> CudaProbe:
     ort = _ort.load()
     if _CUDA not in ort.get_available_providers():
         # No driver call here: a user of the CPU build has decided, and is not to be warned of an unused GPU.
@@ -130,18 +168,18 @@ def _probe_cuda() -> _CudaProbe:
             remedy = "CUDA builds exist for Linux x86_64 and Windows AMD64 only, use one of those"
         else:
             remedy = f"run {_ort.repair_command()}"
-        return _CudaProbe(None, f"the installed ONNX Runtime {ort.__version__} has no CUDA provider", remedy)
+        return CudaProbe(None, f"the installed ONNX Runtime {ort.__version__} has no CUDA provider", remedy)
     # The driver is asked first: it answers in milliseconds, where loading the CUDA provider takes seconds.
     devices, problem = _cuda_devices()
     if problem is not None:
-        return _CudaProbe(None, problem, "install the NVIDIA driver and make a GPU visible to this process")
+        return CudaProbe(None, problem, "install the NVIDIA driver and make a GPU visible to this process")
     problem = _try_session(ort)
     if problem is None:
-        return _CudaProbe(devices[0], None)
+        return CudaProbe(devices[0], None)
     library = _missing_library(ort)
     if library is not None:
-        return _CudaProbe(devices[0], f"the library {library} cannot be loaded", "run pip install 'vogcore[gpu]'")
-    return _CudaProbe(devices[0], problem, "update the NVIDIA driver or run pip install 'vogcore[gpu]'")
+        return CudaProbe(devices[0], f"the library {library} cannot be loaded", "run pip install 'vogcore[gpu]'")
+    return CudaProbe(devices[0], problem, "update the NVIDIA driver or run pip install 'vogcore[gpu]'")
 
 
 def _cuda_devices() -> tuple[list[str], str | None]:

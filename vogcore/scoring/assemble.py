@@ -5,28 +5,39 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from vogcore import kernels
 from vogcore.errors import VogcoreWarning
-from vogcore.scoring.companions import LogitNotes
 from vogcore.scoring.direction import measure_direction
 from vogcore.scoring.moments import RawScores
 from vogcore.scoring.settings import Settings
 from vogcore.scoring.stored import require_statistics
-from vogcore.store import CheckpointInfo, Scores, StageScores
+from vogcore.store import CheckpointInfo, Companion, Scores, StageScores
 from vogcore.store.schema import ALL
 
-__all__ = ["Run", "assemble"]
+__all__ = ["Notes", "Run", "assemble"]
 
 _NAMED = 10
 """How many classes or examples a warning names before it only counts them."""
 _ROUNDING = 16
 """A spread below this many units in the last place of the gradients is rounding, not difference."""
 _EPS32 = 2.0**-23
+
+
+class Notes(Protocol):
+    """What the logits say of N examples over K checkpoints."""
+
+    predicted: npt.NDArray[np.int32]
+    """(K, N) predicted class."""
+    probability: npt.NDArray[np.float32] | None
+    """(K, N) probability of the label, or None without labels."""
+
+    def companions(self) -> dict[str, Companion]:
+        """The companion metrics of a score file."""
 
 
 @dataclass
@@ -46,14 +57,18 @@ class Run:
     """Unit in the last place of the gradients' type."""
     targets: npt.NDArray[np.int64] | None = None
     """Class at which the gradient of every example was taken (N,), where that is known."""
-    logits: LogitNotes | None = None
+    logits: Notes | None = None
     """What the logits say, where there were some."""
+    relative: Mapping[str, npt.NDArray[np.float64]] | None = None
+    """Raw VoG over the mean absolute gradient, by stage, where that is known better than as their quotient."""
     warnings: list[str] = field(default_factory=list)
     """What has been warned of already."""
     timings: dict[str, float] = field(default_factory=dict)
 
 
-def assemble(run: Run, settings: Settings, record: dict[str, Any], stored: Scores | None) -> Scores:
+def assemble(
+    run: Run, settings: Settings, record: dict[str, Any], stored: Scores | None, *, level: int | None = 4
+) -> Scores:
     """Normalise, measure and warn.
 
     Args:
@@ -61,6 +76,7 @@ def assemble(run: Run, settings: Settings, record: dict[str, Any], stored: Score
         settings: how to normalise.
         record: the settings as the file records them.
         stored: scores whose class statistics are used, already found to fit, or None for the run's own.
+        level: ``stacklevel`` of the warnings, or None for no warning; they are in the scores in any case.
 
     Raises:
         SettingsError: the stored statistics lack a class.
@@ -74,7 +90,10 @@ def assemble(run: Run, settings: Settings, record: dict[str, Any], stored: Score
     stages = {}
     for name, indices in run.stages.items():
         raw = run.raw[name]
-        relative = np.divide(raw.vog, raw.magnitude, out=np.zeros_like(raw.vog), where=raw.magnitude > 0)
+        if run.relative is not None:
+            relative = run.relative[name]
+        else:
+            relative = np.divide(raw.vog, raw.magnitude, out=np.zeros_like(raw.vog), where=raw.magnitude > 0)
         score = relative if settings.scale == "relative" else raw.vog
         if stored is not None:
             mean, std = stored.stage(name).class_mean, stored.stage(name).class_std
@@ -107,8 +126,9 @@ def assemble(run: Run, settings: Settings, record: dict[str, Any], stored: Score
         )
     count = np.bincount(run.groups[run.groups >= 0], minlength=n_classes).astype(np.int64)
     notes = _warnings(run, settings, {name: stage.vog_raw for name, stage in stages.items()}, count, flat, stored)
-    for note in notes:
-        warnings.warn(note, VogcoreWarning, stacklevel=4)
+    if level is not None:
+        for note in notes:
+            warnings.warn(note, VogcoreWarning, stacklevel=level)
     return Scores(
         stages=stages,
         labels=run.labels,
@@ -116,7 +136,7 @@ def assemble(run: Run, settings: Settings, record: dict[str, Any], stored: Score
         classes=run.classes,
         class_count=count,
         checkpoints=run.checkpoints,
-        settings=record,
+        settings={**record, "eps": run.eps},  # without which a merge could not tell what is rounding
         companions=companions,
         predictions_class=run.logits.predicted if run.logits is not None else None,
         predictions_label_probability=run.logits.probability if run.logits is not None else None,

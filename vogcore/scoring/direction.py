@@ -10,7 +10,7 @@ import numpy.typing as npt
 from vogcore.store import Direction
 from vogcore.store.schema import EASIER, HARDER, UNDETERMINED
 
-__all__ = ["auroc", "auroc_interval", "decide", "measure_direction", "ranks", "spearman"]
+__all__ = ["auroc", "auroc_interval", "decide", "measure_direction", "ranks", "spearman", "spearman_interval"]
 
 _Z95 = 1.959963984540054
 _FEWEST_EXAMPLES = 10
@@ -74,7 +74,7 @@ def decide(rho: float, area: float, n: int, n_errors: int) -> Direction:
         n: number of examples that both were measured on.
         n_errors: number of errors among them.
     """
-    low, high = _spearman_interval(rho, n)
+    low, high = spearman_interval(rho, n)
     measured = UNDETERMINED
     if n >= _FEWEST_EXAMPLES and not math.isnan(rho) and (low > 0 or high < 0):
         measured = HARDER if rho > 0 else EASIER
@@ -94,7 +94,8 @@ def decide(rho: float, area: float, n: int, n_errors: int) -> Direction:
     )
 
 
-def _spearman_interval(rho: float, n: int) -> tuple[float, float]:
+def spearman_interval(rho: float, n: int) -> tuple[float, float]:
+    """95% confidence interval of a rank correlation over n examples (Fisher's z, Bonett & Wright 2000)."""
     if math.isnan(rho) or n <= 3:
         return math.nan, math.nan
     if abs(rho) >= 1.0:

@@ -43,7 +43,7 @@ class Silent:
 
 
 class ProgressBar:
-    """A bar on a terminal; on anything else (a log file, CI) one plain line every ``interval`` seconds.
+    """A bar on a terminal; on anything else (a log file, CI, TERM=dumb) one plain line every ``interval`` seconds.
 
     Args:
         stream: where to write, standard error by default, so that output can be piped.
@@ -62,7 +62,8 @@ class ProgressBar:
         """See :class:`Progress`."""
         self._total, self._done, self._before, self._text = total, 0, 0, text
         self._started = self._printed = time.monotonic()
-        if self._stream.isatty():
+        # A dumb terminal (an editor's, a log) may show every state of the bar on a line of its own.
+        if self._stream.isatty() and os.environ.get("TERM") != "dumb":
             from tqdm import tqdm  # a dependency for terminals only: do not load it for a log file
 
             # A pseudo-terminal may say that it has no columns, and tqdm would believe it and show nothing.

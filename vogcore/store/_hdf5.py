@@ -112,24 +112,29 @@ def _depth(value: Any) -> int:
 class Reader:
     """An HDF5 file of one of our formats, open for reading.
 
+    Args:
+        path: the file.
+        kind: its format, or None for any of ours.
+
     Attributes:
         path: the file.
+        kind: its format.
         file: the open ``h5py.File``.
 
     Raises:
         StoreError: missing, not HDF5, truncated, of another format or of a newer major version.
     """
 
-    def __init__(self, path: str | os.PathLike[str], kind: str) -> None:
+    def __init__(self, path: str | os.PathLike[str], kind: str | None) -> None:
         self.path = Path(path)
-        self.noun, _ = _KINDS[kind]
+        self.noun = _KINDS[kind][0] if kind is not None else "file of vogcore"
         self._checked: set[int | None] = set()
         self.file = self._open()
         try:
             self._size = self.path.stat().st_size
             with self.guard("its root group"):
                 self._check_heaps(None)
-            self._check_header(kind)
+            self.kind = self._check_header(kind)
         except BaseException:
             self.file.close()
             raise
@@ -153,13 +158,14 @@ class Reader:
         except (OSError, RuntimeError) as error:
             raise self.damaged("HDF5 cannot open it, so it is cut short or was never completed") from error
 
-    def _check_header(self, kind: str) -> None:
-        found = self.string_attribute(self.file, "format", default=None)
-        if found != kind:
+    def _check_header(self, kind: str | None) -> str:
+        found: str | None = self.string_attribute(self.file, "format", default=None)
+        if found is None or found not in ((kind,) if kind is not None else _KINDS):
             if found in _KINDS:
                 noun, opener = _KINDS[found]
                 raise StoreError(f"{self.path} is a {noun}, not a {self.noun}; open it with {opener}.")
-            raise StoreError(f"{self.path} is HDF5 but not a {self.noun} of vogcore; give the name of one.")
+            noun = "file" if kind is None else self.noun
+            raise StoreError(f"{self.path} is HDF5 but not a {noun} of vogcore; give the name of one.")
         version = self.string_attribute(self.file, "format_version")
         if not re.fullmatch(r"[0-9]{1,9}\.[0-9]{1,9}", version):
             raise self.damaged(f"its format_version is {shown(version)}")
@@ -170,6 +176,7 @@ class Reader:
                 f"{self.path} has format version {version} and this vogcore reads up to {FORMAT_MAJOR}.x; "
                 f"use vogcore {known} or newer."
             )
+        return found
 
     def damaged(self, what: str) -> StoreError:
         """The error for a file that is not as the format says."""

@@ -79,6 +79,8 @@ class LiveReader(Reader):
 
     Attributes:
         record: what the attribute ``settings`` holds.
+        content: path in the file -> values.
+        format_version, created, vogcore_version: as the file has them.
 
     Raises:
         StoreError: missing, damaged, or no file of a live run.
@@ -94,6 +96,9 @@ class LiveReader(Reader):
 
     def _verify(self) -> None:
         self.record: dict[str, Any] = self.json_attribute("settings", dict)
+        self.format_version, self.created, self.vogcore_version = (
+            str(self.string_attribute(self.file, name)) for name in ("format_version", "created", "vogcore_version")
+        )
         expected = self.string_attribute(self.file, "digest")
         found: dict[str, h5py.Dataset] = {}
         with self.guard("the list of its datasets"):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from vogcore.errors import OutputExistsError
 
-__all__ = ["lock_writer"]
+__all__ = ["lock_writer", "writing_process"]
 
 _TAKEN = (errno.EAGAIN, errno.EWOULDBLOCK, errno.EACCES, errno.EDEADLK)
 
@@ -31,7 +31,7 @@ def lock_writer(descriptor: int, path: str | os.PathLike[str]) -> None:
         _lock(descriptor)
     except OSError as error:
         if error.errno in _TAKEN:
-            raise _taken(path, _holder(descriptor)) from None
+            raise _taken(path, _holder(os.fstat(descriptor).st_ino)) from None
         # A file system without locks (some that are mounted over a network): rather no lock than no results.
     # Between opening and locking, the other run may have finished and renamed or deleted the file.
     try:
@@ -65,10 +65,20 @@ def _taken(path: str | os.PathLike[str], holder: int | None) -> OutputExistsErro
     return OutputExistsError(f"{os.fspath(path)} is being written by {who}; wait for it, or choose another name.")
 
 
-def _holder(descriptor: int) -> int | None:
-    """The process that has locked the file, where Linux tells (not over a network, nor from inside a container)."""
+def writing_process(path: str | os.PathLike[str]) -> int | None:
+    """The process that has claimed a file, without claiming it, which would keep out a run that starts just now.
+
+    None also where the system does not tell, see below.
+    """
     try:
-        wanted = os.fstat(descriptor).st_ino
+        return _holder(os.stat(path).st_ino)
+    except OSError:
+        return None
+
+
+def _holder(wanted: int) -> int | None:
+    """The process that has locked an inode, where Linux tells (not over a network, nor from inside a container)."""
+    try:
         lines = Path("/proc/locks").read_text().splitlines()
     except OSError:
         return None

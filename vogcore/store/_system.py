@@ -19,6 +19,10 @@ class System:
         """A descriptor for reading and writing."""
         return os.open(path, os.O_RDWR | _BINARY | (os.O_CREAT if create else 0), 0o666)
 
+    def open_to_read(self, path: Path) -> int:
+        """A descriptor for reading alone, of a file that is there."""
+        return os.open(path, os.O_RDONLY | _BINARY)
+
     def close(self, descriptor: int) -> None:
         """Close it, which gives up its lock."""
         os.close(descriptor)

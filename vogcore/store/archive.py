@@ -17,12 +17,12 @@ from vogcore.store._tables import read_checkpoints, read_classes, read_digest, r
 from vogcore.store._writer import GradientWriter
 from vogcore.store.schema import GRADIENTS_FORMAT
 
-__all__ = ["GradientArchive", "GradientWriter", "open_gradients"]
+__all__ = ["CheckedBlocks", "GradientArchive", "GradientWriter", "open_gradients"]
 
 _TYPES = {"f4": "float32", "f2": "float16", "u2": BFLOAT16}
 
 
-class _CheckedBlocks:
+class CheckedBlocks:
     """A dataset (K, N, ...) whose blocks are compared with their digests when they are first touched."""
 
     def __init__(
@@ -143,7 +143,7 @@ class GradientArchive:
         self.n_logits: int | None = int(logits.shape[2]) if self.has_logits else None
         self._logits = self._blocks(reader, "logits", "logits_", logits) if self.has_logits else None
 
-    def _blocks(self, reader: Reader, name: str, prefix: str, data: Any) -> _CheckedBlocks:
+    def _blocks(self, reader: Reader, name: str, prefix: str, data: Any) -> CheckedBlocks:
         table = (self.n_checkpoints, -(-self.n_examples // self.block_size))
         done = reader.read(f"{prefix}done", "b1", table)
         digests = reader.read(f"{prefix}digest", "u8", table)
@@ -156,7 +156,7 @@ class GradientArchive:
                 f"{self.path} is incomplete: the {name} of checkpoint {checkpoint}, examples {first} to {last}, "
                 f"were never completed; compute them again."
             )
-        return _CheckedBlocks(reader, name, data, digests, self._digest, self.block_size)
+        return CheckedBlocks(reader, name, data, digests, self._digest, self.block_size)
 
     def read(self, checkpoint: int, start: int, stop: int) -> npt.NDArray:
         """Gradients of examples start to stop (exclusive) at one checkpoint.

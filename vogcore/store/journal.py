@@ -65,6 +65,7 @@ class Journal:
 
     Args:
         path: where it lies.
+        read_only: look at a journal that is there, without claiming it; nothing can then be written.
 
     Attributes:
         path: as given.
@@ -72,6 +73,7 @@ class Journal:
         problem: why the record of the run cannot be read, though blocks may follow it, or None.
         finished: runs (start, stop) of examples that are finished, sorted and merged.
         damaged: runs of examples before the last finished one whose record is damaged.
+        count: number of examples N; 0 where the record of the run cannot be read.
         closed: whether :meth:`end` was called.
 
     Raises:
@@ -79,7 +81,7 @@ class Journal:
         StoreError: the file is no journal, is of a later version, or the system refuses.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], *, read_only: bool = False) -> None:
         self.path = Path(path)
         self.run: dict[str, Any] | None = None
         self.problem: str | None = None
@@ -92,9 +94,11 @@ class Journal:
         self._end = 0
         self._arrays: Arrays = {}
         with self._failing("open"):
-            self._descriptor: int | None = _system.SYSTEM.open(self.path)
+            system = _system.SYSTEM
+            self._descriptor: int | None = system.open_to_read(self.path) if read_only else system.open(self.path)
         try:
-            lock_writer(self._file, self.path)
+            if not read_only:
+                lock_writer(self._file, self.path)
             with self._failing("read"):
                 self._scan()
         except BaseException:
@@ -112,6 +116,11 @@ class Journal:
             yield
         except OSError as error:
             raise StoreError(f"Cannot {what} {self.path}: {reason(error)}.") from error
+
+    @property
+    def count(self) -> int:
+        """See above."""
+        return self._count
 
     @property
     def is_worthless(self) -> bool:

@@ -24,12 +24,17 @@ from vogcore.errors import OutputExistsError, StoreError
 from vogcore.store import _system
 from vogcore.store._live_file import LiveReader, write_live_file
 from vogcore.store._lock import lock_writer
-from vogcore.store.live_contents import LiveCheckpoint, LiveContents, Segment, checkpoints_from
+from vogcore.store.live_contents import LiveCheckpoint, LiveContents, Segment, checkpoints_from, segments
 
-__all__ = ["LiveFolder"]
+__all__ = ["LiveFolder", "shard_file"]
 
 _SHARD = re.compile(r"shard-(\d{5,})\.(\d{5,})-(\d{5,})\.h5")
 _OWN = ("lock", "run.h5", "checkpoints.h5")
+
+
+def shard_file(shard: int, first: int, last: int) -> str:
+    """Name of the file with the moments of a shard over the checkpoints ``first`` to ``last`` (exclusive)."""
+    return f"shard-{shard:05d}.{first:05d}-{last:05d}.h5"
 
 
 class _Part(NamedTuple):
@@ -41,7 +46,7 @@ class _Part(NamedTuple):
 
     @property
     def file(self) -> str:
-        return f"shard-{self.shard:05d}.{self.first:05d}-{self.last:05d}.h5"
+        return shard_file(*self)
 
 
 class LiveFolder:
@@ -205,13 +210,7 @@ class LiveFolder:
 
     def segments(self) -> list[tuple[int, int]]:
         """The complete checkpoints as runs (first, last) of the same stages."""
-        result: list[tuple[int, int]] = []
-        for index, checkpoint in enumerate(self.checkpoints):
-            if result and self.checkpoints[result[-1][0]].stages == checkpoint.stages:
-                result[-1] = (result[-1][0], index + 1)
-            else:
-                result.append((index, index + 1))
-        return result
+        return segments(self.checkpoints)
 
     def parts(self, shard: int) -> list[_Part]:
         """The files of a shard that hold the complete checkpoints."""

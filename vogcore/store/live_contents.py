@@ -16,7 +16,7 @@ from vogcore.store._resume import different_settings
 from vogcore.store._tables import example_tables
 from vogcore.store.scores import CheckpointInfo
 
-__all__ = ["LOGITS", "LiveCheckpoint", "LiveContents", "Segment", "checkpoints_from"]
+__all__ = ["LOGITS", "LiveCheckpoint", "LiveContents", "Segment", "checkpoints_from", "segments"]
 
 _SHARD_BYTES = 32 << 20
 """Moments of one shard: large enough for the disk, small enough to be held several times in memory."""
@@ -270,6 +270,17 @@ class Segment:
 def checkpoints_from(values: Sequence[Mapping[str, Any]]) -> list[LiveCheckpoint]:
     """Checkpoints as the record of a file lists them."""
     return [LiveCheckpoint(**{**value, "stages": tuple(value["stages"])}) for value in values]
+
+
+def segments(checkpoints: Sequence[LiveCheckpoint]) -> list[tuple[int, int]]:
+    """Runs (first, last) of consecutive checkpoints of the same stages."""
+    result: list[tuple[int, int]] = []
+    for index, checkpoint in enumerate(checkpoints):
+        if result and checkpoints[result[-1][0]].stages == checkpoint.stages:
+            result[-1] = (result[-1][0], index + 1)
+        else:
+            result.append((index, index + 1))
+    return result
 
 
 def _expect(reader: LiveReader, name: str, dtype: str, shape: tuple[int, ...]) -> npt.NDArray:
