@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import re
 import tomllib
 from pathlib import Path
@@ -53,15 +54,38 @@ def test_the_readme_links_the_pages() -> None:
     assert [path.name for path in (ROOT / "docs").glob("*.md") if f"](docs/{path.name})" not in text] == []
 
 
-def test_rows_of_results_that_a_page_repeats_are_those_of_the_results() -> None:
+@pytest.fixture(scope="module")
+def rows():
+    """docs/_site/rows.py, which is no module of a package."""
+    spec = importlib.util.spec_from_file_location("rows", ROOT / "docs/_site/rows.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_rows_of_results_that_a_page_repeats_are_those_of_the_results(rows) -> None:
     """A figure that is measured anew must not stay behind in a page."""
-    results = read(ROOT / "benchmarks/results/fashion_mnist.md").splitlines()
-    page = read(ROOT / "docs/reading-the-numbers.md")
-    rows = [
-        line for line in page.splitlines() if re.match(r"\| (test|train|VoG|relative VoG)\b.*, (all|early|late)", line)
+    page, results = read(rows.PAGE), read(rows.RESULTS)
+    assert page == rows.updated(page, results), "run: python docs/_site/rows.py"
+    repeated = [
+        line for line in page.splitlines() if line in results.splitlines() and re.match(r"\| (?!score|set)\w", line)
     ]
-    assert len(rows) == 6
-    assert [row for row in rows if row not in results] == []
+    assert len(repeated) == 6
+
+
+def test_what_the_page_says_of_the_results_is_so(rows) -> None:
+    """Its sentences, as conditions: if one fails after a new measurement, the page has to say something else."""
+    found = {match[1]: match[0].split(" | ") for match in rows.ROW.finditer(read(rows.RESULTS))}
+    measured = {name: cells[2] for name, cells in found.items() if name.startswith("test, ")}
+    assert measured["test, all, vog"] == "lower is harder"
+    assert measured["test, all, vog_relative"] == "higher is harder"
+    assert (measured["test, early, vog_raw"], measured["test, late, vog_raw"]) == (
+        "lower is harder",
+        "higher is harder",
+    )
+    assert abs(float(found["test, all, vog"][3].split()[0])) < 0.3
+    relative = [float(cell.strip(" |")) for cell in found["relative VoG, all"][1:]]
+    assert relative == sorted(relative)
 
 
 def test_the_map_lists_every_module_and_no_other() -> None:

@@ -147,10 +147,11 @@ def draw_map(scores: Scores, position: int, source: Any, stage: str, score: str,
             grey = image if image.ndim == 2 else image[..., :3] @ np.array([0.299, 0.587, 0.114])
             ax.imshow(grey, cmap="gray", vmin=0, vmax=1, extent=extent, interpolation="nearest")
         # Over an image, a map that is opaque where it is low would hide everything.
-        alpha = 0.8 * drawn / max(float(drawn.max()), np.finfo(np.float32).tiny) if over else None
+        most = max(float(drawn.max(initial=0.0)), float(np.finfo(np.float32).tiny))
+        alpha = 0.8 * drawn / most if over else None
         shown = ax.imshow(drawn, cmap="inferno", alpha=alpha, extent=extent, interpolation="nearest", vmin=0)
         bar = ax.figure.colorbar(shown, ax=ax, label=label)
-        bar.solids.set_alpha(1)
+        bar.set_alpha(1)  # of the map alone; the bar shows what the colours stand for
         ax.set_xticks([])
         ax.set_yticks([])
     ax.set_title(title, fontsize="medium")
