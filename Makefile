@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: env browser demo test lint bench zoo golden native clean
+.PHONY: env browser demo docs test lint bench zoo golden native clean
 
 env: $(VENV)/.installed
 
@@ -20,6 +20,11 @@ lint: env
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# The documentation site, into site/. mkdocs-material would advertise its successor in every build.
+docs: env
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	@echo "open site/index.html, or for the search: $(BIN)/python -m http.server -d site"
 
 # The tests of the report want a browser, and a clean Debian has none. Where it cannot be installed (another system, no
 # root, no network) they are skipped; where it is there they must run.
@@ -82,4 +87,4 @@ native: env .venv-zoo-jax/.installed .venv-zoo-keras/.installed
 	  $(BIN)/python -m pytest -W '$(BOTH_RUNTIMES)' tests/adapters/test_native_keras.py || exit 1; done
 
 clean:
-	rm -rf $(VENV) .venv-zoo-* demo-output
+	rm -rf $(VENV) .venv-zoo-* demo-output site

@@ -1,10 +1,10 @@
-"""What the documents say is true: links, lists of modules and operators, examples, commands, requirements."""
+"""What the documents say is true: links, lists of modules and operators, commands, figures, requirements."""
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import re
-import shlex
 import tomllib
 from pathlib import Path
 
@@ -14,29 +14,9 @@ from packaging.requirements import Requirement
 from vogcore.autodiff.table import markdown, updated
 from vogcore.cli import main
 
-ROOT = Path(__file__).parents[2]
-DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
-IDS = [str(path.relative_to(ROOT)) for path in DOCUMENTS]
-FENCE = re.compile(r"^```(\w*)([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+from .blocks import DOCUMENTS, FENCE, IDS, ROOT, blocks, commands, read
+
 PLATFORMS = [("linux", "x86_64"), ("linux", "aarch64"), ("darwin", "arm64"), ("win32", "AMD64")]
-
-
-def read(path: Path) -> str:
-    return path.read_text(encoding="utf-8")
-
-
-def code(path: Path, language: str, *, marked: bool) -> list[str]:
-    """Contents of the code blocks of a language; ``marked`` ones have the word "run" after the language."""
-    blocks = FENCE.findall(read(path))
-    return [content for name, mark, content in blocks if name == language and (mark.split() == ["run"] or not marked)]
-
-
-def commands(block: str) -> list[list[str]]:
-    """Arguments of every vogcore command in a shell block."""
-    joined = block.replace("\\\n", " ")
-    parts = [part for line in joined.splitlines() for part in line.split(" && ")]
-    words = [shlex.split(part, comments=True) for part in parts]
-    return [command[1:] for command in words if command[:1] == ["vogcore"]]
 
 
 def headings(text: str) -> set[str]:
@@ -56,16 +36,6 @@ def listed_modules(text: str) -> set[str]:
     return found
 
 
-@pytest.fixture(scope="module")
-def demo(tmp_path_factory) -> Path:
-    """A folder with the files that ``make demo`` leaves."""
-    folder = tmp_path_factory.mktemp("documents")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        assert main(["demo", "--output", "demo-output"]) == 0
-    return folder
-
-
 @pytest.mark.parametrize("path", DOCUMENTS, ids=IDS)
 def test_relative_links_lead_somewhere(path: Path) -> None:
     targets = re.findall(r"\]\(([^)\s]+)\)", FENCE.sub("", read(path)))
@@ -79,9 +49,43 @@ def test_relative_links_lead_somewhere(path: Path) -> None:
         assert not anchor or anchor in headings(read(linked)), f"{target}: no such heading"
 
 
-def test_the_readme_links_every_document() -> None:
+def test_the_readme_links_the_pages() -> None:
     text = read(ROOT / "README.md")
     assert [path.name for path in (ROOT / "docs").glob("*.md") if f"](docs/{path.name})" not in text] == []
+
+
+@pytest.fixture(scope="module")
+def rows():
+    """docs/_site/rows.py, which is no module of a package."""
+    spec = importlib.util.spec_from_file_location("rows", ROOT / "docs/_site/rows.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_rows_of_results_that_a_page_repeats_are_those_of_the_results(rows) -> None:
+    """A figure that is measured anew must not stay behind in a page."""
+    page, results = read(rows.PAGE), read(rows.RESULTS)
+    assert page == rows.updated(page, results), "run: python docs/_site/rows.py"
+    repeated = [
+        line for line in page.splitlines() if line in results.splitlines() and re.match(r"\| (?!score|set)\w", line)
+    ]
+    assert len(repeated) == 6
+
+
+def test_what_the_page_says_of_the_results_is_so(rows) -> None:
+    """Its sentences, as conditions: if one fails after a new measurement, the page has to say something else."""
+    found = {match[1]: match[0].split(" | ") for match in rows.ROW.finditer(read(rows.RESULTS))}
+    measured = {name: cells[2] for name, cells in found.items() if name.startswith("test, ")}
+    assert measured["test, all, vog"] == "lower is harder"
+    assert measured["test, all, vog_relative"] == "higher is harder"
+    assert (measured["test, early, vog_raw"], measured["test, late, vog_raw"]) == (
+        "lower is harder",
+        "higher is harder",
+    )
+    assert abs(float(found["test, all, vog"][3].split()[0])) < 0.3
+    relative = [float(cell.strip(" |")) for cell in found["relative VoG, all"][1:]]
+    assert relative == sorted(relative)
 
 
 def test_the_map_lists_every_module_and_no_other() -> None:
@@ -110,23 +114,6 @@ def test_a_document_without_markers_is_refused() -> None:
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=IDS)
-def test_python_examples_run(path: Path, demo: Path, monkeypatch, capsys) -> None:
-    blocks = code(path, "python", marked=True)
-    if path.name == "README.md":
-        assert len(blocks) >= 3
-    monkeypatch.chdir(demo)
-    for number, block in enumerate(blocks):
-        exec(compile(block, f"{path.name}, example {number}", "exec"), {"__name__": "example"})
-
-
-def test_marked_commands_run(demo: Path, monkeypatch, capsys) -> None:
-    monkeypatch.chdir(demo)
-    for block in code(ROOT / "README.md", "sh", marked=True):
-        for command in commands(block):
-            assert main(command) == 0, capsys.readouterr().err
-
-
-@pytest.mark.parametrize("path", DOCUMENTS, ids=IDS)
 def test_commands_are_understood(path: Path, monkeypatch) -> None:
     class Understood(Exception):
         pass
@@ -138,7 +125,7 @@ def test_commands_are_understood(path: Path, monkeypatch) -> None:
         raise Understood
 
     monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse_only)
-    found = [command for block in code(path, "sh", marked=False) for command in commands(block)]
+    found = [command for block in blocks(path) if block.language == "sh" for command in commands(block.text)]
     if path.name == "README.md":
         assert len(found) >= 5
     for command in found:
@@ -150,7 +137,10 @@ def test_make_targets_in_the_documents_exist() -> None:
     known = set(re.findall(r"^([a-z]+):", read(ROOT / "Makefile"), re.MULTILINE))
     for path in DOCUMENTS:
         used = {
-            line.split()[1] for block in code(path, "sh", marked=False) for line in re.findall(r"^make .*", block, re.M)
+            line.split()[1]
+            for block in blocks(path)
+            if block.language == "sh"
+            for line in re.findall(r"^make .*", block.text, re.M)
         }
         assert used <= known, path.name
 

@@ -133,7 +133,7 @@ def test_everything_in_a_file_is_documented_and_all_that_is_asked_for_is_there(g
 
 def test_the_examples_of_the_description_run_without_vogcore(golden, tmp_path, run_python):
     document = (golden.folder.parents[1] / "docs/file-formats.md").read_text(encoding="utf-8")
-    examples = [part.split("```")[0] for part in document.split("```python\n")[1:]]
+    examples = [part.split("```")[0] for part in re.split(r"```python[^\n]*\n", document)[1:]]
     assert len(examples) == 2
     shutil.copy(golden.folder / "scores/v1/maps.h5", tmp_path / "scores.h5")
     shutil.copy(golden.folder / "archive/v1/xxh3.h5", tmp_path / "gradients.h5")

@@ -6,10 +6,10 @@ The data classes need NumPy alone; h5py is loaded when a file is written or read
 from __future__ import annotations
 
 import datetime
-import math
 import operator
 import os
 from dataclasses import dataclass, field
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
@@ -17,68 +17,19 @@ import numpy.typing as npt
 
 from vogcore._paths import check_output
 from vogcore.errors import SettingsError
-from vogcore.store.schema import ALL, EASIER, HARDER, MEASURED, NOT_MEASURED, SCORE_NAMES
+from vogcore.store.direction import Direction
+from vogcore.store.schema import ALL, SCORE_NAMES
 
 if TYPE_CHECKING:
     import pandas
 
+    from vogcore.plots import Plots
     from vogcore.store.maps import Maps
 
 __all__ = ["CheckpointInfo", "Companion", "Direction", "Scores", "StageScores", "check_output", "open_scores"]
 
 Float64Array = npt.NDArray[np.float64]
 Int64Array = npt.NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class Direction:
-    """Which end of a score is the hard one: as its source claims, and as measured in the same run.
-
-    Attributes:
-        claimed: ``"higher is harder"`` or ``"lower is harder"``, as the source of the score says.
-        measured: the same two, ``"undetermined"`` (measured, but not decided) or ``"not measured"``.
-        spearman_loss: rank correlation of the score with the loss at the last checkpoint; NaN where not measured.
-        spearman_low: lower end of its confidence interval.
-        spearman_high: upper end of its confidence interval.
-        auroc_errors: AUROC of the score for the errors of the last checkpoint; NaN where not measured.
-        n_errors: number of errors among the examples measured on.
-        n_examples: number of examples measured on.
-
-    Raises:
-        SettingsError: a direction is none of the values above.
-    """
-
-    claimed: str = HARDER
-    measured: str = NOT_MEASURED
-    spearman_loss: float = math.nan
-    spearman_low: float = math.nan
-    spearman_high: float = math.nan
-    auroc_errors: float = math.nan
-    n_errors: int = 0
-    n_examples: int = 0
-
-    def __post_init__(self) -> None:
-        if self.claimed not in (HARDER, EASIER):
-            raise SettingsError(f"A claimed direction is {HARDER!r} or {EASIER!r}, not {self.claimed!r}.")
-        if self.measured not in MEASURED:
-            raise SettingsError(
-                f"A measured direction is one of {', '.join(map(repr, MEASURED))}, not {self.measured!r}."
-            )
-
-    @property
-    def decided(self) -> bool:
-        """True where the run itself told which end is the hard one."""
-        return self.measured in (HARDER, EASIER)
-
-    @property
-    def contradicts(self) -> bool:
-        """True where the measured direction is the opposite of the claimed one."""
-        return self.decided and self.measured != self.claimed
-
-    @property
-    def hard_is_high(self) -> bool:
-        """True where high scores are the hard ones: as measured where that is decided, else as claimed."""
-        return (self.measured if self.decided else self.claimed) == HARDER
 
 
 @dataclass(frozen=True)
@@ -358,6 +309,17 @@ class Scores:
 
         to_parquet(self, path, overwrite)
 
+    @property
+    def plot(self) -> Plots:
+        """Plots by matplotlib (:class:`vogcore.plots.Plots`): deciles, distribution, grid, map, history.
+
+        Raises:
+            VogcoreError: a plot is asked for, and matplotlib is not installed.
+        """
+        # By name, since plots are a layer above this one: who only reads scores must not load them.
+        plots: Plots = import_module("vogcore.plots").Plots(self)
+        return plots
+
     def save(self, path: str | os.PathLike[str], overwrite: bool = False) -> None:
         """Write the scores to one HDF5 file, whole or not at all, and remember the path.
 
@@ -373,6 +335,12 @@ class Scores:
         check_output(path, overwrite)
         write_whole(path, to_image(self), overwrite)
         self.path = os.fspath(path)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: summary, measured directions, hardest and easiest examples."""
+        from vogcore.store.notebook import to_html
+
+        return to_html(self)
 
     def __repr__(self) -> str:
         direction = self.direction
