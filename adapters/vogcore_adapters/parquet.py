@@ -88,7 +88,10 @@ def open_parquet(
     given: dict[str, Any] = {"ids": ids, "class_names": class_names, "preprocess": preprocess, "name": name}
     if len(chosen) > 1 or not _holds_bytes(pa, files.schema.field(chosen[0]).type):
         rows = transformed(_NumberRows(files, chosen), transform, where=name)
-        return ArraySource(rows, labels, **given)
+        source = ArraySource(rows, labels, **given)
+        if len(chosen) > 1 and transform is None:
+            source.feature_names = list(chosen)
+        return source
     decoder = Decoder(mode, resize)
 
     def images(start: int, stop: int) -> Iterator[Any]:

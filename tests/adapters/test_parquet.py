@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from vogcore.data import Preprocess
 from vogcore.errors import DataError, SettingsError, VogcoreError
 from vogcore_adapters.parquet import open_parquet
 
@@ -60,6 +61,8 @@ def test_mixed_columns_take_the_wider_type(tmp_path: Path) -> None:
         pa.table({"a": pa.array([1, 2], "int8"), "b": [0.5, 1.5], "c": [True, False]}), tmp_path / "t.parquet"
     )
     source = open_parquet(tmp_path / "t.parquet", x_name=["a", "b", "c"])
+    assert source.feature_names == ["a", "b", "c"]
+    assert source.with_changes(preprocess=Preprocess(scale=2.0)).feature_names == ["a", "b", "c"]
     np.testing.assert_array_equal(source.read(0, 2), [[1, 0.5, 1], [2, 1.5, 0]])
     assert source.labels is None
 

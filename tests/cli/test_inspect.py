@@ -48,6 +48,7 @@ def test_an_archive_under_way(partial, cli):
     assert "NOT COMPLETE" in text
     assert "The gradients of checkpoint second, examples 4 to 9, are missing." in text
     assert "--verify does that" in text
+    assert "blocks_done.gradients 3, 1" in text
     result = cli("inspect", "g.h5.partial", "--verify")
     assert (result.status, result.out.splitlines()[-1]) == (0, "Everything was read; nothing is damaged.")
 

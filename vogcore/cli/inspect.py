@@ -115,7 +115,7 @@ def _flat(values: Mapping[str, Any], where: str = "") -> dict[str, Any]:
     """Nested settings by their path; what says nothing is left out, and windows of checkpoints are counted."""
     flat: dict[str, Any] = {}
     for key, value in values.items():
-        if isinstance(value, Mapping) and all(isinstance(item, list) for item in value.values()):
+        if key == "stages" and isinstance(value, Mapping) and all(isinstance(item, list) for item in value.values()):
             value = ", ".join(f"{name} ({len(item)})" for name, item in value.items())
         if isinstance(value, Mapping):
             flat |= _flat(value, f"{where}{key}.")

@@ -68,6 +68,7 @@ class ArraySource:
         ids: int64 or str (N,), read-only, or None for positions.
         class_names: list of str, or None.
         preprocess: as given.
+        feature_names: names of the values of one example, for readers that know them (columns of a table), or None.
 
     Raises:
         DataError: no examples, a type that is not real numbers, or labels, ids, class names or preprocessing that do
@@ -99,6 +100,7 @@ class ArraySource:
         self.labels: npt.NDArray[np.int64] | None = None
         self.ids: npt.NDArray | None = None
         self.class_names: list[str] | None = None
+        self.feature_names: list[str] | None = None
         self._set(labels, ids, class_names, preprocess)
 
     def _set(self, labels: Any, ids: Any, class_names: Any, preprocess: Preprocess | None) -> None:
@@ -289,7 +291,7 @@ def wrap(
     Raises:
         DataError: what is given, or what the source itself has, does not fit its examples.
     """
-    return ArraySource(
+    wrapped = ArraySource(
         SourceRows(source) if rows is None else rows,
         source.labels if labels is None else labels,
         ids=source.ids if ids is None else ids,
@@ -298,6 +300,9 @@ def wrap(
         name=source.name,
         close=getattr(source, "close", None),
     )
+    if rows is None:
+        wrapped.feature_names = getattr(source, "feature_names", None)
+    return wrapped
 
 
 def _check_rows(rows: Rows, name: str) -> int:

@@ -18,7 +18,7 @@ from vogcore.report.html import render
 from vogcore.report.images import IMAGE_LAYOUTS
 from vogcore.report.measures import error_bins
 from vogcore.report.parts import Section, plain
-from vogcore.report.svg import need_matplotlib
+from vogcore.report.svg import need_packages
 from vogcore.store import Scores, open_scores
 from vogcore.store.schema import ALL
 
@@ -72,7 +72,7 @@ def write_report(
         VogcoreError: a package of the extra ``report`` is missing.
     """
     check_output(path, overwrite)
-    need_matplotlib()
+    need_packages()
     if not isinstance(scores, Scores):
         scores = open_scores(scores)
     if getattr(scores.stage(stage), _known_score(score)) is None:

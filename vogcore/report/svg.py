@@ -15,7 +15,7 @@ from typing import Any
 
 from vogcore.errors import VogcoreError
 
-__all__ = ["BACK", "FAINT", "INK", "LINE", "MUTED", "SERIES", "need_matplotlib", "new_figure", "style", "to_svg"]
+__all__ = ["BACK", "FAINT", "INK", "LINE", "MUTED", "SERIES", "need_packages", "new_figure", "style", "to_svg"]
 
 # Colours that stand for variables of the page's style sheet. matplotlib writes colours as hexadecimal numbers only;
 # these are such that nobody else uses them, and are replaced in the SVG.
@@ -60,7 +60,7 @@ _RC = {
 }
 
 
-def need_matplotlib() -> None:
+def need_packages() -> None:
     """Find out before any work whether charts can be drawn.
 
     Raises:

@@ -152,10 +152,10 @@ def live_file_report(path: str | os.PathLike[str]) -> FileReport:
     """
     reader = _read(Path(path))
     part = reader.record.get("part")
-    facts = {
-        "part": part,
-        "datasets": {name: [values.dtype.str, *values.shape] for name, values in reader.content.items()},
+    shapes = {
+        name: f"{values.dtype.name} ({', '.join(map(str, values.shape))})" for name, values in reader.content.items()
     }
+    facts = {"part": part, "datasets": shapes}
     return FileReport(
         path=os.fspath(path),
         kind="file of a live run",
