@@ -181,7 +181,7 @@ def _run(
         stages={name: stage.checkpoints for name, stage in first.stages.items()},
         raw=raw,
         eps=max(float(part.settings.get("eps") or _EPS32) for part in parts),
-        # On given gradients a run does not use what it may know of the targets (vogcore.scoring.api).
+        # On given gradients a run does not use what it may know of the targets (vogcore.scoring.given).
         targets=None if "gradients" in first.settings else target,
         logits=noted,
         relative=relative if settings.scale == "relative" else None,
