@@ -6,6 +6,7 @@ import onnxruntime
 import pytest
 import torch
 
+import vogcore
 from vogcore.demo import Adam, Network, export_network
 from vogcore.errors import SettingsError, StoreError
 
@@ -117,6 +118,7 @@ def test_the_checkpoint_declares_what_scoring_relies_on(tmp_path):
         "vogcore.step": "43",
         "vogcore.epoch": "1",
         "vogcore.class_names": '["nul", "één"]',
+        "vogcore.version": vogcore.__version__,
     }
     (image,), (logits,) = model.graph.input, model.graph.output
     assert (image.name, logits.name) == ("image", "logits")
