@@ -163,13 +163,12 @@ def test_an_example_that_cannot_be_read_is_told(report):
 
 
 def test_features_have_bars_and_names(report):
-    class Named(ArraySource):
-        feature_names = ("age", "<income>", *(f"f{i}" for i in range(28)))
-
     scores = run(maps=(30,))
     scores.maps.vog[:, 1] += 10
     x = np.random.default_rng(0).random((len(scores), 30)).astype(np.float32)
-    page = report(scores, Named(x, scores.labels))
+    source = ArraySource(x, scores.labels)
+    source.feature_names = ["age", "<income>", *(f"f{i}" for i in range(28))]
+    page = report(scores, source)
     assert "VoG by feature" in page.text
     assert "<income>" in page.text
     assert page.count("income") == 0
