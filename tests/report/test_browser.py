@@ -1,8 +1,12 @@
-"""The report in headless Chromium: drawn, without errors, sorted and filtered by keyboard, accessible, printable."""
+"""The report in headless Chromium: drawn, without errors, sorted and filtered by keyboard, accessible, printable.
+
+With the path of a report in VOGCORE_REPORT_PAGE, that of a run on real data, the same is asked of it.
+"""
 
 from __future__ import annotations
 
 import base64
+import os
 import re
 import shutil
 from collections.abc import Iterator
@@ -17,6 +21,14 @@ from vogcore.report import write_report
 
 from .runs import HOSTILE, pictures, run
 
+PAGES = (
+    "digits",
+    "images",
+    "features",
+    "text",
+    "hostile",
+    *(["given"] if os.environ.get("VOGCORE_REPORT_PAGE") else []),
+)
 SERIOUS = ("serious", "critical")
 SIZES = {"desktop": (1280, 900), "phone": (375, 740)}
 
@@ -42,7 +54,8 @@ def pages(tmp_path_factory) -> dict[str, Path]:
     hostile.warnings = [HOSTILE]
     tokens = (pictures(side=12, labels=text.labels)[:, 0] // 64).astype(int)
     vocabulary = ["the", "cat", HOSTILE, "sat"]
-    return {
+    given = {"given": Path(os.environ["VOGCORE_REPORT_PAGE"]).resolve()} if "given" in PAGES else {}
+    return given | {
         "digits": out,
         "images": save(folder, "images", images, ArraySource(pictures(600, labels=images.labels), images.labels)),
         "features": save(
@@ -70,9 +83,6 @@ def window(browser) -> Iterator[Any]:
     yield call
     browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "", "features": []})
-
-
-PAGES = ("digits", "images", "features", "text", "hostile")
 
 
 @pytest.mark.parametrize("name", PAGES)
