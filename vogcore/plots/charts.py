@@ -37,22 +37,23 @@ def draw_deciles(scores: Scores, stage: str, score: str, bins: int, ax: Axes | N
     found = deciles(scores, stage, score, bins)
     ax = axes(ax)
     at = np.arange(1, bins + 1)
-    rate = 100 * found.rate
+    rate, (low, high) = 100 * found.rate, found.interval()
+    overall = 100 * found.errors.sum() / found.count.sum()
     # The hard half of the groups is marked by hatching as well, for print.
-    high = scores.stage(stage).direction(score).hard_is_high
-    hard = at > (bins + 1) / 2 if high else at < (bins + 1) / 2
+    hard_is_high = scores.stage(stage).direction(score).hard_is_high
+    hard = at > (bins + 1) / 2 if hard_is_high else at < (bins + 1) / 2
     bars = ax.bar(at, rate, color=BAR, edgecolor="white")
     for bar in [bar for bar, marked in zip(bars, hard, strict=True) if marked]:
         bar.set(facecolor=HARD, hatch="//")
-    whiskers = np.stack([rate - 100 * found.low, 100 * found.high - rate])
+    whiskers = np.stack([rate - 100 * low, 100 * high - rate])
     ax.errorbar(at, rate, yerr=whiskers, fmt="none", ecolor=ink(), elinewidth=1, capsize=2)
-    ax.axhline(100 * found.overall, color=ink(), linestyle="--", linewidth=1)
+    ax.axhline(overall, color=ink(), linestyle="--", linewidth=1)
     ax.annotate(
-        f"all: {100 * found.overall:.1f}%", (1, 100 * found.overall), xycoords=("axes fraction", "data"),
+        f"all: {overall:.1f}%", (1, overall), xycoords=("axes fraction", "data"),
         xytext=(3, 0), textcoords="offset points", va="center", fontsize="small", annotation_clip=False,
     )  # fmt: skip
     name = "decile" if bins == 10 else f"group of {bins}"
-    ends = ("easiest", "hardest") if high else ("hardest", "easiest")
+    ends = ("easiest", "hardest") if hard_is_high else ("hardest", "easiest")
     ax.set_xlabel(f"{name} of {score_title(score)}, lowest (taken as {ends[0]}) to highest ({ends[1]})")
     ax.set_ylabel("errors at the last checkpoint (%)")
     ax.set_ylim(bottom=0)

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from vogcore.errors import SettingsError
+from vogcore.report.measures import Bins, error_bins
 
 if TYPE_CHECKING:
     from vogcore.store import Scores
 
-__all__ = ["Deciles", "deciles", "place", "values_of", "wilson"]
-
-_Z95 = 1.959963984540054
+__all__ = ["deciles", "place", "values_of"]
 
 
 def values_of(scores: Scores, stage: str, score: str) -> npt.NDArray[np.float64]:
@@ -33,33 +31,7 @@ def values_of(scores: Scores, stage: str, score: str) -> npt.NDArray[np.float64]
     return values
 
 
-@dataclass(frozen=True)
-class Deciles:
-    """Error rates of equally large groups of examples, from the lowest score to the highest.
-
-    Attributes:
-        count: (b,) int64, examples of each group; they differ by one at the most.
-        errors: (b,) int64, how many of them the last checkpoint gets wrong.
-        low, high: (b,) float64, 95% interval of each rate.
-    """
-
-    count: npt.NDArray[np.int64]
-    errors: npt.NDArray[np.int64]
-    low: npt.NDArray[np.float64]
-    high: npt.NDArray[np.float64]
-
-    @property
-    def rate(self) -> npt.NDArray[np.float64]:
-        """(b,) float64, share of errors in each group."""
-        return self.errors / self.count
-
-    @property
-    def overall(self) -> float:
-        """Share of errors among all examples of the groups."""
-        return float(self.errors.sum() / self.count.sum())
-
-
-def deciles(scores: Scores, stage: str, score: str, bins: int) -> Deciles:
+def deciles(scores: Scores, stage: str, score: str, bins: int) -> Bins:
     """Examples with a label and a finite score, sorted by it (ties in the order of the data) and cut into ``bins``.
 
     Raises:
@@ -78,23 +50,7 @@ def deciles(scores: Scores, stage: str, score: str, bins: int) -> Deciles:
             f"{len(usable):,} examples with a label and a score cannot be cut into {bins} groups; choose from 1 to "
             f"{len(usable):,} with bins=."
         )
-    order = usable[np.argsort(values[usable], kind="stable")]
-    wrong = ~correct.values.astype(bool)[order]
-    groups = np.array_split(wrong, bins)
-    count = np.array([len(group) for group in groups])
-    errors = np.array([int(group.sum()) for group in groups])
-    low, high = wilson(errors, count)
-    return Deciles(count, errors, low, high)
-
-
-def wilson(
-    hits: npt.NDArray[np.int64], count: npt.NDArray[np.int64]
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """95% interval of a rate (Wilson 1927); unlike the normal one it stays inside [0, 1] and is not empty at 0."""
-    rate, z2 = hits / count, _Z95**2
-    centre = (rate + z2 / (2 * count)) / (1 + z2 / count)
-    width = _Z95 / (1 + z2 / count) * np.sqrt(rate * (1 - rate) / count + z2 / (4 * count**2))
-    return np.minimum(centre - width, rate), np.maximum(centre + width, rate)
+    return error_bins(values[usable], ~correct.values.astype(bool)[usable], bins)
 
 
 def place(scores: Scores, position: int, stage: str, score: str) -> tuple[int, int] | None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from vogcore.scoring.direction import ranks
+from vogcore.scoring.direction import Z95, ranks
 
 __all__ = [
     "Bins",
@@ -27,8 +27,6 @@ __all__ = [
 
 Float64Array = npt.NDArray[np.float64]
 
-_Z95 = 1.959963984540054
-
 
 def wilson_interval(successes: int, n: int) -> tuple[float, float]:
     """95% confidence interval of a share (Wilson 1927), which stays inside 0 to 1 and holds for shares near them.
@@ -39,9 +37,9 @@ def wilson_interval(successes: int, n: int) -> tuple[float, float]:
     """
     if n == 0:
         return math.nan, math.nan
-    share, z2 = successes / n, _Z95 * _Z95
+    share, z2 = successes / n, Z95 * Z95
     centre = (share + z2 / (2 * n)) / (1 + z2 / n)
-    margin = _Z95 / (1 + z2 / n) * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n))
+    margin = Z95 / (1 + z2 / n) * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n))
     # Rounding may not put the share itself outside of its interval.
     return max(min(centre - margin, share), 0.0), min(max(centre + margin, share), 1.0)
 

@@ -10,9 +10,9 @@ import numpy.typing as npt
 from vogcore.store import Direction
 from vogcore.store.schema import EASIER, HARDER, UNDETERMINED
 
-__all__ = ["auroc", "auroc_interval", "decide", "measure_direction", "ranks", "spearman", "spearman_interval"]
+__all__ = ["Z95", "auroc", "auroc_interval", "decide", "measure_direction", "ranks", "spearman", "spearman_interval"]
 
-_Z95 = 1.959963984540054
+Z95 = 1.959963984540054
 _FEWEST_EXAMPLES = 10
 _FEWEST_OF_EACH = 10
 
@@ -100,7 +100,7 @@ def spearman_interval(rho: float, n: int) -> tuple[float, float]:
         return math.nan, math.nan
     if abs(rho) >= 1.0:
         return rho, rho
-    width = _Z95 * math.sqrt((1 + rho * rho / 2) / (n - 3))
+    width = Z95 * math.sqrt((1 + rho * rho / 2) / (n - 3))
     z = math.atanh(rho)
     return math.tanh(z - width), math.tanh(z + width)
 
@@ -114,5 +114,5 @@ def auroc_interval(area: float, n_positive: int, n_negative: int) -> tuple[float
         return math.nan, math.nan
     q1, q2 = area / (2 - area), 2 * area * area / (1 + area)
     variance = area * (1 - area) + (n_positive - 1) * (q1 - area * area) + (n_negative - 1) * (q2 - area * area)
-    margin = _Z95 * math.sqrt(max(variance, 0.0) / (n_positive * n_negative))
+    margin = Z95 * math.sqrt(max(variance, 0.0) / (n_positive * n_negative))
     return max(area - margin, 0.0), min(area + margin, 1.0)
