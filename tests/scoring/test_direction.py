@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 import vogcore
-from vogcore.scoring.companions import label_loss
+from vogcore.scoring.companions import measure_logits
 from vogcore.scoring.direction import auroc, measure_direction, ranks, spearman
 
 HIGHER, LOWER, UNDETERMINED = "higher is harder", "lower is harder", "undetermined"
@@ -144,10 +144,12 @@ def test_loss_is_the_cross_entropy():
     rng = np.random.default_rng(0)
     logits, labels = rng.standard_normal((50, 4)) * 5, rng.integers(0, 4, 50)
     p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
-    np.testing.assert_allclose(label_loss(logits.astype(np.float32), labels), -np.log(p[np.arange(50), labels]), 1e-5)
+    np.testing.assert_allclose(
+        measure_logits(logits.astype(np.float32), labels).loss, -np.log(p[np.arange(50), labels]), 1e-5
+    )
     extreme = np.array([[1e4, -1e4], [1e4, -1e4]], np.float32)
-    np.testing.assert_array_equal(label_loss(extreme, np.array([0, 1])), [0, 2e4])
-    assert np.isnan(label_loss(extreme, np.array([-1, 0]))).tolist() == [True, False]
+    np.testing.assert_array_equal(measure_logits(extreme, np.array([0, 1])).loss, [0, 2e4])
+    assert np.isnan(measure_logits(extreme, np.array([-1, 0])).loss).tolist() == [True, False]
 
 
 @pytest.mark.parametrize(("power", "measured"), [(1.0, HIGHER), (-1.0, LOWER)])
@@ -157,7 +159,7 @@ def test_a_run_tells_its_own_direction(power, measured, tmp_path):
     k, n = 4, 300
     labels = np.arange(n) % 3
     logits = rng.standard_normal((n, 3))
-    loss = label_loss(logits, labels)
+    loss = measure_logits(logits, labels).loss
     g = rng.standard_normal((k, n, 30)) * (loss**power)[None, :, None]
     with vogcore.GradientWriter(tmp_path / "g.h5", n, (30,), labels=labels) as writer:
         for checkpoint in range(k):

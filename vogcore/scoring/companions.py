@@ -10,7 +10,7 @@ import numpy.typing as npt
 from vogcore.store import Companion
 from vogcore.store.schema import EASIER, HARDER
 
-__all__ = ["LogitMeasures", "LogitNotes", "label_loss", "measure_logits"]
+__all__ = ["LogitMeasures", "LogitNotes", "measure_logits"]
 
 _DESCRIPTIONS = {
     "loss": (HARDER, "[0, inf), nats", "cross-entropy with the label at the last checkpoint"),
@@ -104,18 +104,6 @@ def measure_logits(logits: npt.NDArray, labels: npt.NDArray[np.int64] | None) ->
     for values in (loss, probability, el2n, margin):
         values[none] = np.nan
     return LogitMeasures(predicted, entropy, loss, probability, el2n, margin)
-
-
-def label_loss(logits: npt.NDArray, labels: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-    """Cross-entropy -log softmax(logits)[label] of every example (N,), in nats, in float64.
-
-    Args:
-        logits: (N, C).
-        labels: class indices (N,), -1 for an example without a label, whose loss is NaN.
-    """
-    loss = measure_logits(logits, labels).loss
-    assert loss is not None
-    return loss
 
 
 class LogitNotes:

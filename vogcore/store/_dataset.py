@@ -158,8 +158,9 @@ class BlockDataset:
             return
         length = self._length(block)
         if len(rows) < length:
-            whole = self._waiting.setdefault(key, np.zeros((length, *self.shape), self.dtype))
-            whole[first : first + len(rows)] = rows
+            if key not in self._waiting:
+                self._waiting[key] = np.zeros((length, *self.shape), self.dtype)
+            self._waiting[key][first : first + len(rows)] = rows
             if not completes:
                 return
             rows = self._waiting.pop(key)
@@ -170,7 +171,9 @@ class BlockDataset:
 
     def _write(self, key: tuple[int, int], first: int, rows: npt.NDArray, completes: bool) -> None:
         """Rows go to the disk as they come, so that none of them is copied or waits for others."""
-        entry = self._open.setdefault(key, _OpenBlock(self._algorithm))
+        entry = self._open.get(key)
+        if entry is None:
+            entry = self._open[key] = _OpenBlock(self._algorithm)
         if first == entry.rows:
             entry.digest.update(rows)
             entry.rows += len(rows)
